@@ -87,8 +87,45 @@ class Lane(ABC, Generic[CutT]):
     @abstractmethod
     def _finish(self, index: int, cut: CutT) -> Iterator[SpanFrame]: ...
 
-    def _place(self, stamp_s: float | None) -> float:
-        time_s = self.clock.place(stamp_s)
+    def _seconds(self, ticks: int | None) -> float | None:
+        """A time stamp in s. Frames from a decoder's last flush know their stamp, but no longer its unit."""
+        base = self.stream.time_base
+        return None if ticks is None or base is None else float(ticks * base)
+
+    def _place(self, ticks: int | None) -> float:
+        time_s = self.clock.place(self._seconds(ticks))
+        if time_s > self.limits.max_duration_s:
+            raise MediaError(
+                MediaProblem.OVER_LIMIT,
+                f"longer than the limit of {self.limits.max_duration_s:g} s; the rest is left",
+            )
+        return time_s
+
+    def _open_until(self, time_s: float) -> None:
+        while self._waiting and self._spans[self._waiting[-1]].start_ms / 1000 < time_s:
+            index = self._waiting.pop()
+            self._open[index] = self._new_cut(self._spans[index])
+            heapq.heappush(self._ends, (end_s(self._spans[index]), index))
+
+    def _close_until(self, time_s: float) -> Iterator[SpanFrame | int]:
+        while self._ends and self._ends[0][0] <= time_s:
+            index = heapq.heappop(self._ends)[1]
+            yield from self._finish(index, self._open.pop(index))
+            yield index
+
+    def _lose(self, packet: "Packet[Any] | None") -> None:
+        if packet is None:
+            return
+        start_s = self.clock.place(self._seconds(packet.pts))
+        self.lost.append((start_s, start_s + (self._seconds(packet.duration) or 0.0)))
+
+    def _seconds(self, ticks: int | None) -> float | None:
+        """A time stamp in s. Frames from a decoder's last flush know their stamp, but no longer its unit."""
+        base = self.stream.time_base
+        return None if ticks is None or base is None else float(ticks * base)
+
+    def _place(self, ticks: int | None) -> float:
+        time_s = self.clock.place(self._seconds(ticks))
         if time_s > self.limits.max_duration_s:
             raise MediaError(
                 MediaProblem.OVER_LIMIT,
@@ -132,7 +169,7 @@ class AudioLane(Lane[ClipSound]):
     def _take(self, frame: AudioFrame) -> Iterator[SpanFrame | int]:
         if frame.sample_rate != self._file_rate:
             self._change_rate(frame.sample_rate)
-        start_s = self._place(frame.time)
+        start_s = self._place(frame.pts)
         position = round(start_s * self._file_rate)
         if self._next is not None and abs(position - self._next) <= CONTINUOUS_S * self._file_rate:
             position = self._next
@@ -192,10 +229,8 @@ class VideoLane(Lane[FrameSampler]):
 
     def _take(self, frame: DecodedFrame) -> Iterator[SpanFrame | int]:
         check_side(frame.width, frame.height, self.limits)
-        start_s = self._place(frame.time)
-        length_s = (
-            float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self._nominal_s
-        )
+        start_s = self._place(frame.pts)
+        length_s = self._seconds(frame.duration) or self._nominal_s
         if start_s <= self._last_start_s:
             return  # out of order: it was to be shown before a frame that has been
         self._last_start_s = start_s
