@@ -117,40 +117,12 @@ class Lane(ABC, Generic[CutT]):
         if packet is None:
             return
         start_s = self.clock.place(self._seconds(packet.pts))
-        self.lost.append((start_s, start_s + (self._seconds(packet.duration) or 0.0)))
+        self._mark_lost(start_s, start_s + (self._seconds(packet.duration) or 0.0))
 
-    def _seconds(self, ticks: int | None) -> float | None:
-        """A time stamp in s. Frames from a decoder's last flush know their stamp, but no longer its unit."""
-        base = self.stream.time_base
-        return None if ticks is None or base is None else float(ticks * base)
-
-    def _place(self, ticks: int | None) -> float:
-        time_s = self.clock.place(self._seconds(ticks))
-        if time_s > self.limits.max_duration_s:
-            raise MediaError(
-                MediaProblem.OVER_LIMIT,
-                f"longer than the limit of {self.limits.max_duration_s:g} s; the rest is left",
-            )
-        return time_s
-
-    def _open_until(self, time_s: float) -> None:
-        while self._waiting and self._spans[self._waiting[-1]].start_ms / 1000 < time_s:
-            index = self._waiting.pop()
-            self._open[index] = self._new_cut(self._spans[index])
-            heapq.heappush(self._ends, (end_s(self._spans[index]), index))
-
-    def _close_until(self, time_s: float) -> Iterator[SpanFrame | int]:
-        while self._ends and self._ends[0][0] <= time_s:
-            index = heapq.heappop(self._ends)[1]
-            yield from self._finish(index, self._open.pop(index))
-            yield index
-
-    def _lose(self, packet: "Packet[Any] | None") -> None:
-        if packet is None or self.stream.time_base is None:
-            return
-        stamp_s = None if packet.pts is None else float(packet.pts * self.stream.time_base)
-        start_s = self.clock.place(stamp_s)
-        self.lost.append((start_s, start_s + float((packet.duration or 0) * self.stream.time_base)))
+    def _mark_lost(self, start_s: float, stop_s: float) -> None:
+        if self.lost and self.lost[-1][0] <= start_s <= self.lost[-1][1] + CONTINUOUS_S:
+            start_s = self.lost.pop()[0]
+        self.lost.append((start_s, stop_s))
 
 
 class AudioLane(Lane[ClipSound]):
@@ -236,7 +208,7 @@ class VideoLane(Lane[FrameSampler]):
         self._last_start_s = start_s
         self.clock.advance(start_s + length_s)
         if frame.is_corrupt:
-            self.lost.append((start_s, start_s + length_s))
+            self._mark_lost(start_s, start_s + length_s)
             return
         self._open_until(start_s + length_s)
         picture = Picture(frame, start_s, start_s + length_s, self._converter)
