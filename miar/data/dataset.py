@@ -138,7 +138,9 @@ class ClipDataset:
         lengths |= {name: len(data.sequences) for name, data in self.modalities.items()}
         if wrong := {name: length for name, length in lengths.items() if length != count}:
             raise ValueError(f"{count} clips, but {wrong}")
-        if unknown := (set(self.modalities) ^ set(self.feature_sets)) | (set(self.modalities) - {*MODALITIES}):
+        if unknown := (set(self.modalities) ^ set(self.feature_sets)) | (
+            set(self.modalities) - {*MODALITIES}
+        ):
             raise ValueError(f"modalities and feature sets do not match: {sorted(unknown)}")
 
     def __len__(self) -> int:
@@ -192,9 +194,12 @@ class ClipDataset:
 
     def with_classes(self, classes: Sequence[str]) -> "ClipDataset":
         """Targets as indices into ``classes`` (a model's); clips of any other class become unlabelled."""
+        if tuple(classes) == self.classes:
+            return self
         index = {name: float(position) for position, name in enumerate(classes)}
         codes = np.array([index.get(name, np.nan) for name in self.classes] + [np.nan])
-        positions = np.where(self.labelled, self.targets, len(self.classes)).astype(np.int64)
+        named = self.labelled & bool(self.classes)
+        positions = np.where(named, self.targets, len(self.classes)).astype(np.int64)
         return replace(self, targets=codes[positions], classes=tuple(classes))
 
     def lengths(self) -> NDArray[np.int64]:

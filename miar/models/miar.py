@@ -1,0 +1,338 @@
+"""MIAR: modality interaction and alignment representation (arXiv 2601.02414).
+
+[paper] feature interaction integrates context across modalities; feature tokens are global representations of what
+each modality extracts from the others; four tokens; modalities are aligned by contrastive learning and normalization;
+contributions of modalities vary. We have the abstract: everything else here is our reading, and each part can be
+switched off in :class:`MIARConfig`.
+
+    1 encode    standardise, mix layers, adapter, strided stem, transformer layers      -> H_m (B, L_m, d)
+    2 interact  H_m <- H_m + sum_n g_{m<-n} CrossAttention(H_m, H_n)
+    3 tokens    tau_m: what m takes from the others; tau_0: the joint token              -> 4 x (B, d)
+    4 align     u_m = normalize(W LayerNorm(tau_m)), read by the objectives alone        -> (B, p)
+    5 predict   w = softmax(score(tau) + log availability), head(sum_k w_k tau_k)        -> (B,)
+
+Padded frames and absent modalities never change an output. A clip with no modality at all gets NaN.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from miar.data.batches import MODALITIES, Batch
+from miar.data.dataset import ClipDataset
+from miar.errors import ConfigError, UserError
+from miar.models.blocks import never_empty
+from miar.models.encoder import Encoded, FeatureAdapter, ModalityEncoder
+from miar.models.features import Descriptor, FeatureShape, check_feature_sets, kept_descriptor
+from miar.models.interaction import FeatureTokens, InteractionLayer
+from miar.models.target import TargetSpec
+
+TOKENS = ("joint", *MODALITIES)
+"""Order of the four feature tokens."""
+
+
+@dataclass(frozen=True)
+class MIARConfig:
+    """Size and parts of a MIAR model. A weight or a number of layers of 0 leaves its part out."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+
+    width: int = 64
+    """Width d of every step and token."""
+    heads: int = 4
+    """Attention heads; divides the width."""
+    encoder_layers: int = 1
+    """Transformer layers of each modality before they interact."""
+    interaction_layers: int = 1
+    """Gated cross-modal layers; 0: modalities meet in the joint token only."""
+    max_steps: int = 128
+    """Longest sequence behind the strided stem, in steps."""
+    pool_queries: int = 2
+    """Learned queries of each attention pooling."""
+    dropout: float = 0.2
+    """Dropout within layers, on features before their projection, and on tokens."""
+    layer_mix: bool = True
+    """Learn the mix of a text encoder's layers; off: their plain mean."""
+    summaries: bool = True
+    """Read per-clip vectors (functionals, action unit statistics) as steps beside the sequence."""
+    token_weighting: bool = True
+    """Learn how the four tokens are mixed; off: their plain mean."""
+    shared_width: int = 32
+    """Width of the shared subspace in which modalities are aligned."""
+    aux_weight: float = 0.1
+    """Weight of the task loss of each token's own head."""
+    contrastive_weight: float = 0.05
+    """Weight of the symmetric InfoNCE between the modalities of a clip."""
+    normalization_weight: float = 0.05
+    """Weight of drawing the first two moments of the modalities together."""
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % (2 * self.heads):
+            raise ConfigError(f"width {self.width} must be a multiple of 2 x heads ({2 * self.heads})")
+        if min(self.max_steps, self.pool_queries, self.shared_width) < 1:
+            raise ConfigError("max_steps, pool_queries and shared_width must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout} must be at least 0 and below 1")
+
+
+@dataclass
+class MIAROutput:
+    """What MIAR says of B clips. Whatever a clip has no modality for is NaN (weights: 0)."""
+
+    prediction: Tensor
+    """(B,) in label units; for classes, the index of the likeliest."""
+    token_weights: Tensor
+    """(B, 4) over :data:`TOKENS`: how tokens were mixed. Not what a modality was worth: tau_m carries others' values."""
+    token_predictions: Tensor
+    """(B, 4) what each token's own head says, as ``prediction``."""
+    logits: Tensor
+    """(B, O) the head's output: O = 1 in deviations from the training mean, or one logit per class."""
+    token_logits: Tensor
+    """(B, 4, O)"""
+    probabilities: Tensor | None
+    """(B, C) of the classes; ``None`` for a label that is a number."""
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    """u_m (B, p) by modality, of unit length; 0 where m is absent."""
+    available: Tensor = field(default_factory=lambda: torch.zeros(0, len(MODALITIES), dtype=torch.bool))
+    """(B, M) the modalities that were read."""
+
+
+@dataclass
+class TrainingRecord:
+    """Where a model comes from."""
+
+    training_clip_ids: frozenset[str] = frozenset()
+    validation_clip_ids: frozenset[str] = frozenset()
+    snapshot_id: str | None = None
+    training_config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class MIAR(nn.Module):
+    """The model, together with what it was trained on. Built by :meth:`for_dataset` or :meth:`from_pretrained`."""
+
+    def __init__(
+        self,
+        config: MIARConfig,
+        target: TargetSpec,
+        feature_sets: Mapping[str, Descriptor],
+        strides: Mapping[str, int],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.target = target
+        self.names = tuple(name for name in MODALITIES if name in feature_sets)
+        self.feature_sets = {name: kept_descriptor(feature_sets[name]) for name in self.names}
+        self.strides = {name: int(strides[name]) for name in self.names}
+        self.record = TrainingRecord()
+        width, heads, dropout = config.width, config.heads, config.dropout
+        self.adapters = nn.ModuleDict(
+            {
+                name: FeatureAdapter(
+                    FeatureShape.of(self.feature_sets[name]),
+                    width,
+                    dropout,
+                    layer_mix=config.layer_mix,
+                    summaries=config.summaries,
+                )
+                for name in self.names
+            }
+        )
+        self.encoders = nn.ModuleDict(
+            {
+                name: ModalityEncoder(
+                    width, heads, config.encoder_layers, dropout, self.strides[name], config.max_steps
+                )
+                for name in self.names
+            }
+        )
+        self.interactions = nn.ModuleList(
+            [InteractionLayer(self.names, width, heads, dropout) for _ in range(config.interaction_layers)]
+        )
+        self.tokens = FeatureTokens(self.names, width, config.pool_queries, dropout)
+        self.score = nn.Linear(width, 1)
+        self.token_dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, target.outputs)
+        self.token_heads = nn.ModuleDict({name: nn.Linear(width, target.outputs) for name in TOKENS})
+        self.align = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.shared_width))
+                for name in self.names
+            }
+        )
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    @classmethod
+    def for_dataset(cls, config: MIARConfig, train: ClipDataset) -> "MIAR":
+        """An untrained model for the features and the label of ``train`` (labelled clips), standardised by them.
+
+        A modality that no clip of ``train`` has is left out.
+
+        Raises:
+            UserError: every clip has the same label, or no clip has any modality.
+        """
+        names = [name for name in MODALITIES if name in train.modalities]
+        names = [name for name in names if train.modalities[name].available.any()]
+        if not names:
+            raise UserError("no training clip has any features: run `miar refresh` on the corpus first")
+        target = TargetSpec.of(train.label or "label", train.targets, train.classes)
+        strides = {}
+        for name in names:
+            lengths = train.modalities[name].sequences.lengths
+            typical = float(np.quantile(lengths[lengths > 0], 0.95)) if (lengths > 0).any() else 1.0
+            strides[name] = max(1, int(np.ceil(typical / config.max_steps)))
+        model = cls(config, target, {name: train.feature_sets[name] for name in names}, strides)
+        for name in names:
+            data = train.modalities[name]
+            model.adapter(name).fit(data.subset(np.flatnonzero(data.available)))
+        model.record.training_clip_ids = frozenset(train.clip_ids)
+        model.record.snapshot_id = train.snapshot_id
+        return model
+
+    def adapter(self, name: str) -> FeatureAdapter:
+        """The adapter of one modality's feature set."""
+        module = self.adapters[name]
+        assert isinstance(module, FeatureAdapter)
+        return module
+
+    @property
+    def label(self) -> str:
+        """Name of the label it predicts."""
+        return self.target.label
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in order of their index; empty for a label that is a number."""
+        return self.target.classes
+
+    @property
+    def base(self) -> float:
+        """Mean label of the training clips; NaN for classes."""
+        return self.target.base
+
+    @property
+    def training_clip_ids(self) -> frozenset[str]:
+        """The clips it was fitted to; an evaluation on any of them would flatter it."""
+        return self.record.training_clip_ids
+
+    @property
+    def device(self) -> torch.device:
+        return self.score.weight.device
+
+    @property
+    def feature_tables(self) -> dict[str, str]:
+        """Modality -> name in the store of the feature table it reads."""
+        return {
+            name: f"features/{descriptor['extractor']}/{descriptor['config_hash']}"
+            for name, descriptor in self.feature_sets.items()
+        }
+
+    def check_feature_sets(self, given: Mapping[str, Descriptor]) -> None:
+        """Refuse features that the model was not trained on; a modality that is not given is merely absent.
+
+        Raises:
+            FeatureMismatchError: one line that names both feature sets.
+        """
+        check_feature_sets(self.feature_sets, given)
+
+    def forward(self, batch: Batch) -> MIAROutput:
+        return self.fuse(self.encode(batch), batch.available)
+
+    def encode(self, batch: Batch) -> dict[str, Encoded]:
+        """H_m by modality, from that modality alone: one encoding serves :meth:`fuse` for every subset."""
+        encoded = {}
+        for name in self.names:
+            column = batch.available[:, MODALITIES.index(name)]
+            if name in batch.modalities:
+                encoded[name] = self.encoders[name](self.adapters[name], batch.modalities[name], column)
+            else:
+                mask = column.new_zeros(len(column), 1)
+                encoded[name] = Encoded(self.score.weight.new_zeros(len(column), 1, self.config.width), mask)
+        return encoded
+
+    def fuse(self, encoded: Mapping[str, Encoded], available: Tensor) -> MIAROutput:
+        """Interact, pool, weigh and predict from the modalities that ``available`` (B, M) leaves in."""
+        current = {name: part.only(available[:, MODALITIES.index(name)]) for name, part in encoded.items()}
+        taken: Mapping[str, Mapping[str, Encoded]] = {}
+        for layer in self.interactions:
+            current, taken = layer(current)
+        joint, own = self.tokens(current, taken)
+        present = {name: part.mask.any(1) for name, part in current.items()}
+        return self._predict(joint, own, present)
+
+    def _predict(self, joint: Tensor, own: dict[str, Tensor], present: dict[str, Tensor]) -> MIAROutput:
+        nothing = torch.zeros(len(joint), dtype=torch.bool, device=joint.device)
+        read = torch.stack([present.get(name, nothing) for name in MODALITIES], 1)  # (B, M)
+        has = torch.cat([read.any(1, keepdim=True), read], 1)  # (B, 4)
+        tokens = torch.stack([joint, *(own.get(name, torch.zeros_like(joint)) for name in MODALITIES)], 1)
+        weights = self._token_weights(tokens, has)
+        tokens = self.token_dropout(tokens)
+        logits = self.head((weights.unsqueeze(-1) * tokens).sum(1)).float()
+        token_logits = torch.stack(
+            [self.token_heads[name](tokens[:, index]) for index, name in enumerate(TOKENS)], 1
+        ).float()
+        logits = logits.masked_fill(~has[:, :1], torch.nan)
+        token_logits = token_logits.masked_fill(~has.unsqueeze(-1), torch.nan)
+        return MIAROutput(
+            prediction=self.in_label_units(logits),
+            token_weights=weights,
+            token_predictions=self.in_label_units(token_logits),
+            logits=logits,
+            token_logits=token_logits,
+            probabilities=logits.softmax(-1) if self.classes else None,
+            shared={name: self._shared(name, token, present[name]) for name, token in own.items()},
+            available=read,
+        )
+
+    def _token_weights(self, tokens: Tensor, has: Tensor) -> Tensor:
+        """softmax(score(tau) + log availability): (B, 4), 0 for a token that is not there."""
+        scores = self.score(tokens).squeeze(-1).float()
+        if not self.config.token_weighting:
+            scores = torch.zeros_like(scores)
+        weights = scores.masked_fill(~never_empty(has), -torch.inf).softmax(1)
+        return torch.where(has, weights, 0.0)
+
+    def _shared(self, name: str, token: Tensor, present: Tensor) -> Tensor:
+        projected = F.normalize(self.align[name](token).float(), dim=-1)
+        return torch.where(present[:, None], projected, 0.0)
+
+    def in_label_units(self, logits: Tensor) -> Tensor:
+        """(..., O) -> (...): the number predicted, or the index of the likeliest class; NaN stays NaN."""
+        if not self.classes:
+            return logits.squeeze(-1) * self.target.deviation + self.target.base
+        index = logits.argmax(-1).to(logits.dtype)
+        return torch.where(logits.isnan().any(-1), torch.nan, index)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over configuration and weights: models that share it give the same scores."""
+        from miar.models.pretrained import fingerprint
+
+        return fingerprint(self)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``model.safetensors``, ``config.json``, ``metrics.json``, ``clips.json`` and a model card.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        from miar.models.pretrained import save
+
+        save(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "MIAR":
+        """Read a local folder, or download a hub id, in evaluation mode. Only safetensors are read, never a pickle.
+
+        Raises:
+            UserError: there is no such model, or it was written by a newer version.
+        """
+        from miar.models.pretrained import load
+
+        return load(cls, source)

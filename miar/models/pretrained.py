@@ -1,0 +1,176 @@
+"""Checkpoints: a folder with weights, configuration, metrics, the clips that were used, and a model card."""
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from miar.errors import UserError
+from miar.hashing import stable_key
+from miar.models.card import model_card
+from miar.models.target import TargetSpec
+
+if TYPE_CHECKING:
+    from miar.models.miar import MIAR
+
+FORMAT = 1
+"""Raised when an older version could not read what this one writes."""
+WEIGHTS, CONFIG, METRICS, CLIPS, CARD = (
+    "model.safetensors",
+    "config.json",
+    "metrics.json",
+    "clips.json",
+    "README.md",
+)
+
+
+def save(model: "MIAR", folder: Path) -> None:
+    """Write ``model`` into ``folder``; every file is replaced whole, the weights last.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    from safetensors.torch import save as tensors_to_bytes
+
+    record = model.record
+    clips = {"train": sorted(record.training_clip_ids), "valid": sorted(record.validation_clip_ids)}
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    files = {
+        METRICS: _json(record.metrics),
+        CLIPS: _json(clips),
+        CARD: model_card(model).encode(),
+        CONFIG: _json(_configuration(model)),
+        WEIGHTS: tensors_to_bytes(state, metadata={"format": "pt"}),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            replace_file(folder / name, content)
+    except OSError as error:
+        raise UserError(f"cannot write the model to {folder}: {error.strerror}") from error
+
+
+def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
+    """Read a model from a local folder or a hub id, in evaluation mode.
+
+    Raises:
+        UserError: no such model, a file that cannot be read, or a newer format.
+    """
+    from safetensors.torch import load_file
+
+    folder = _locate(source)
+    tree = _read_json(folder / CONFIG)
+    if tree.get("system") != "miar":
+        raise UserError(f"{source} is not a MIAR model: its {CONFIG} names no system 'miar'")
+    if tree["format"] > FORMAT:
+        raise UserError(f"{source} was written by a newer version of miar: upgrade miar to read it")
+    try:
+        model = _build(cls, tree)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (KeyError, TypeError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"{source} is damaged, copy or train it again: {' '.join(str(error).split())[:200]}"
+        ) from error
+    clips = _read_json(folder / CLIPS)
+    model.record.training_clip_ids = frozenset(clips["train"])
+    model.record.validation_clip_ids = frozenset(clips["valid"])
+    model.record.metrics = _read_json(folder / METRICS)
+    return model.eval()
+
+
+def fingerprint(model: "MIAR") -> str:
+    """16 hex digits over configuration and weights: two models with the same one give the same scores."""
+    digest = hashlib.sha256(stable_key(_configuration(model)).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write ``content`` so that a reader sees the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _configuration(model: "MIAR") -> dict[str, Any]:
+    tree = {
+        "format": FORMAT,
+        "system": "miar",
+        "config": asdict(model.config),
+        "target": asdict(model.target),
+        "feature_sets": model.feature_sets,
+        "strides": model.strides,
+        "snapshot_id": model.record.snapshot_id,
+        "training_config": model.record.training_config,
+    }
+    return _without_nan(tree)
+
+
+def _build(cls: "type[MIAR]", tree: dict[str, Any]) -> "MIAR":
+    from miar.models.miar import MIARConfig
+
+    target = dict(tree["target"])
+    spec = TargetSpec(
+        label=target["label"],
+        base=_or_nan(target["base"]),
+        deviation=_or_nan(target["deviation"]),
+        classes=tuple(target["classes"]),
+        class_shares=tuple(target["class_shares"]),
+    )
+    model = cls(MIARConfig(**tree["config"]), spec, tree["feature_sets"], tree["strides"])
+    model.record.snapshot_id = tree["snapshot_id"]
+    model.record.training_config = tree["training_config"]
+    return model
+
+
+def _locate(source: str | Path) -> Path:
+    folder = Path(source)
+    if (folder / CONFIG).is_file():
+        return folder
+    if folder.exists() or not _looks_like_hub_id(str(source)):
+        raise UserError(f"there is no model in {source}: name a folder that `miar train` wrote, or a hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, CONFIG, METRICS, CLIPS, CARD]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"there is no model folder {source}, and the hub has none of that name or cannot be reached"
+        ) from error
+
+
+def _looks_like_hub_id(source: str) -> bool:
+    parts = source.split("/")
+    return len(parts) == 2 and all(part and not part.startswith((".", "~")) for part in parts)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: copy or train the model again") from error
+
+
+def _json(tree: Any) -> bytes:
+    return (json.dumps(_without_nan(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _without_nan(tree: Any) -> Any:
+    """NaN has no name in JSON; it is written as null."""
+    if isinstance(tree, dict):
+        return {name: _without_nan(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_without_nan(value) for value in tree]
+    return None if isinstance(tree, float) and math.isnan(tree) else tree
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

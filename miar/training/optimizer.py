@@ -1,0 +1,53 @@
+"""AdamW with warm-up and cosine, and averaged weights."""
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from miar.training.config import TrainingConfig
+
+
+def build_optimizer(modules: list[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019); weight decay on matrices alone, not on norms, biases, gates or scalars."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.dim() >= 2]
+    vectors = [p for p in parameters if p.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, steps: int, config: TrainingConfig
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then a cosine down to 1 % of the peak at the last step."""
+    warmup = max(1, round(config.warmup_share * steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class AveragedWeights:
+    """An exponential moving average of a model's weights (Polyak & Juditsky 1992), warmed up over the first steps."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.step = 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Draw the average towards ``model``; early steps count more, so the start is soon forgotten."""
+        self.step += 1
+        decay = min(self.decay, self.step / (self.step + 10))
+        averaged, current = list(self.model.parameters()), list(model.parameters())
+        torch._foreach_lerp_(averaged, current, 1.0 - decay)

@@ -1,0 +1,50 @@
+"""Which clips can be trained on."""
+
+from dataclasses import dataclass
+
+from miar.data.dataset import ClipDataset
+from miar.errors import UserError
+
+SHOWN = 3
+
+
+@dataclass
+class Selection:
+    """Labelled clips with at least one modality, and how many were left out."""
+
+    train: ClipDataset
+    valid: ClipDataset
+    counts: dict[str, int]
+
+
+def select_clips(train: ClipDataset, valid: ClipDataset, min_clips: int) -> Selection:
+    """Leave out clips without a label or without any modality, and refuse what cannot be trained on.
+
+    Raises:
+        UserError: no labels, too few clips, no validation clips, a clip that stands in both sets.
+    """
+    label = train.label or "label"
+    if not train.labelled.any() and not valid.labelled.any():
+        raise UserError(f"no clip has a label named {label!r}: check the label table, or name another label")
+    counts: dict[str, int] = {}
+    kept = {name: _usable(data, name, counts) for name, data in (("train", train), ("valid", valid))}
+    if len(kept["train"]) < min_clips:
+        raise UserError(
+            f"{len(kept['train'])} training clips have a label and features, {min_clips} are needed: "
+            "label more clips, or lower min_clips"
+        )
+    if not len(kept["valid"]):
+        raise UserError("no validation clip has a label and features: put some clips into the split 'valid'")
+    if shared := sorted(set(kept["train"].clip_ids) & set(kept["valid"].clip_ids)):
+        raise UserError(
+            f"{len(shared)} clips stand in training and validation ({', '.join(shared[:SHOWN])}): separate them"
+        )
+    return Selection(kept["train"], kept["valid"].with_classes(kept["train"].classes), counts)
+
+
+def _usable(data: ClipDataset, name: str, counts: dict[str, int]) -> ClipDataset:
+    labelled, has_any = data.labelled, data.available.any(axis=1)
+    counts[name] = int((labelled & has_any).sum())
+    counts[f"{name}_unlabelled"] = int((~labelled).sum())
+    counts[f"{name}_empty"] = int((labelled & ~has_any).sum())
+    return data.subset(labelled & has_any)
