@@ -1,0 +1,67 @@
+"""The Parquet feature store: immutable shards, a Delta log as the manifest, one live row per key, snapshots.
+
+Names are loaded when they are first used, so that ``import storage`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from storage.errors import CommitConflictError, StoreError
+    from storage.schema import (
+        CLIPS,
+        FAILURES,
+        FEATURE_SETS,
+        LABELS,
+        RUNS,
+        SCORES,
+        TableSpec,
+        feature_table,
+    )
+    from storage.snapshots import Snapshot, SnapshotCatalog, SnapshotInfo
+    from storage.store import Store
+    from storage.table import KeyedTable, MergeResult, RegisterResult
+
+__all__ = [
+    "CLIPS",
+    "FAILURES",
+    "FEATURE_SETS",
+    "LABELS",
+    "RUNS",
+    "SCORES",
+    "CommitConflictError",
+    "KeyedTable",
+    "MergeResult",
+    "RegisterResult",
+    "Snapshot",
+    "SnapshotCatalog",
+    "SnapshotInfo",
+    "Store",
+    "StoreError",
+    "TableSpec",
+    "feature_table",
+]
+
+_HOMES = {
+    "storage.errors": ("CommitConflictError", "StoreError"),
+    "storage.schema": (
+        "CLIPS",
+        "FAILURES",
+        "FEATURE_SETS",
+        "LABELS",
+        "RUNS",
+        "SCORES",
+        "TableSpec",
+        "feature_table",
+    ),
+    "storage.snapshots": ("Snapshot", "SnapshotCatalog", "SnapshotInfo"),
+    "storage.store": ("Store",),
+    "storage.table": ("KeyedTable", "MergeResult", "RegisterResult"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'storage' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
