@@ -91,6 +91,10 @@ class PipelineConfig(_Section):
             raise ConfigError(f"no extractor is configured for {', '.join(sorted(modalities))}")
         return self.model_copy(update={"extractors": kept})
 
+    def with_workers(self, workers: int) -> "PipelineConfig":
+        """The same configuration with this many worker processes."""
+        return self.model_copy(update={"execution": self.execution.model_copy(update={"workers": workers})})
+
 
 def load_config(path: str | Path | None) -> PipelineConfig:
     """Read a YAML file; ``None`` gives the defaults.

@@ -7,7 +7,7 @@ output stand in its :class:`FeatureSet`; what it found in a clip is an :class:`E
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,10 +76,19 @@ class FeatureSet:
             ]
         )[:16]
 
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "FeatureSet":
+        """Undo ``dataclasses.asdict`` and a trip through JSON."""
+        tuples = {name: tuple(tree[name]) for name in _TUPLES}
+        return cls(**{**tree, **tuples, "modality": Modality(tree["modality"])})
+
     @property
     def table(self) -> str:
         """Where its rows live in the store."""
         return f"features/{self.extractor}/{self.config_hash}"
+
+
+_TUPLES = ("columns", "summary_columns", "quality_columns", "voiced_columns")
 
 
 @dataclass

@@ -1,0 +1,113 @@
+"""Flow ``refresh-features``: bring the feature store up to date with a corpus."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.exceptions import TerminationSignal
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.artifacts import refresh_table
+from miar.config import PipelineConfig, parse_config
+from miar.features.contract import Modality
+from miar.pipeline.plan import plan_refresh, refresh_targets
+from miar.pipeline.progress import advance
+from miar.pipeline.refresh import lay_out, running_job, shard_names
+from miar.pipeline.shards import Job, Shard, ShardOutcome
+from storage import Store
+from tasks.commit import commit_shard
+from tasks.extract import close_pool, draining, extract_shard
+
+
+# The threads only wait for worker processes, whose number is `execution.workers`.
+@flow(name="refresh-features", task_runner=ThreadPoolTaskRunner(max_workers=32), persist_result=False)
+def refresh_features(
+    store: str,
+    corpus: str | None = None,
+    config: dict[str, Any] | None = None,
+    only: list[Modality] | None = None,
+    retry_failed: bool = False,
+    prepared: str | None = None,
+) -> list[dict[str, Any]]:
+    """Extract what is new or stale in a corpus, and commit it shard by shard.
+
+    Args:
+        store: Folder of the feature store; made if it is not there.
+        corpus: Folder or object-store URL of the corpus; empty: every corpus that the store already knows.
+        config: Pipeline configuration, as in a configuration file; empty: the defaults.
+        only: Modalities to refresh (text, audio, face); empty: all that are configured.
+        retry_failed: Try again also the clips that failed three times on the same input.
+        prepared: Folder of a plan that was already laid out (the command line does so); empty: plan now.
+    """
+    target = Store.open_or_create(store)
+    if prepared:
+        return [_run(target, Path(prepared))]
+    settings = parse_config(config or {}, origin="config")
+    if only:
+        settings = settings.only(set(only))
+    return [
+        _plan_and_run(target, settings, root, corpus_id, retry_failed)
+        for corpus_id, root in refresh_targets(target, corpus)
+    ]
+
+
+def _plan_and_run(
+    store: Store, config: PipelineConfig, root: str | None, corpus_id: str | None, retry_failed: bool
+) -> dict[str, Any]:
+    plan = plan_refresh(store, config, root=root, corpus_id=corpus_id, retry_failed=retry_failed)
+    return _run(store, lay_out(store, plan))
+
+
+def _run(store: Store, folder: Path) -> dict[str, Any]:
+    names = shard_names(folder)
+    with running_job(store, folder) as (job, result):
+        for message in result["unavailable"].values():
+            get_run_logger().warning(message)
+        total = ShardOutcome(shard="", clips=0)
+        result.update(rows_added=0, rows_replaced=0, rows_failed=0)
+        try:
+            _work_through(job, folder, names, total, result)
+        finally:
+            close_pool(str(folder))
+        result.update(counts=total.counts, seconds=total.seconds)
+    refresh_table(result)
+    return result
+
+
+def _work_through(job: Job, folder: Path, names: list[str], total: ShardOutcome, result: dict[str, Any]) -> None:
+    """Map the shards over the workers and commit each as it comes in.
+
+    A request to stop (SIGTERM, Ctrl-C) lets the shards in hand finish and be committed.
+    """
+    draining.clear()
+    clips = sum(len(Shard.load(folder / "shards" / f"{name}.json").clips) for name in names)
+    futures: dict[PrefectFuture[Any], str] = {extract_shard.submit(str(folder), name): name for name in names}
+    waiting = set(futures)
+    stopped_by: BaseException | None = None
+    while waiting:
+        try:
+            for future in as_completed(list(waiting)):
+                waiting.discard(future)
+                outcomes = future.result()
+                if outcomes is not None:
+                    _commit(folder, futures[future], outcomes, total, result)
+                    advance("clips", total.clips, clips)
+        except (TerminationSignal, KeyboardInterrupt) as signal:
+            if stopped_by is not None:
+                raise
+            stopped_by = signal
+            draining.set()
+            get_run_logger().warning("stopping: the shards in hand are finished first")
+    if stopped_by is not None:
+        raise stopped_by
+
+
+def _commit(
+    folder: Path, shard: str, outcomes: list[ShardOutcome], total: ShardOutcome, result: dict[str, Any]
+) -> None:
+    counts = commit_shard(str(folder), shard, outcomes)
+    for outcome in outcomes:
+        total.add(outcome)
+    for name, count in counts.items():
+        result[f"rows_{name}"] += count

@@ -1,0 +1,146 @@
+"""Commands that fill the store: refresh, snapshot, fetch."""
+
+from typing import Annotated, Any
+
+import typer
+
+from miar.cli.console import print_json, say, table, warn
+from miar.cli.options import ConfigOption, JsonOption, StoreArgument, StoreOption, parse_modalities
+
+
+def refresh(
+    store: StoreOption,
+    corpus: Annotated[
+        str | None,
+        typer.Argument(help="Folder or URL of the corpus; without it: every corpus that the store knows."),
+    ] = None,
+    config: ConfigOption = None,
+    only: Annotated[str | None, typer.Option(help="Modalities to refresh: text,audio,face.")] = None,
+    corpus_id: Annotated[
+        str | None, typer.Option(help="Name of the corpus in the store; default: the folder's.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again also what failed three times on the same input.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Bring the store up to date with a corpus: extract what is new or changed, and nothing else.
+
+    [dim]Example:[/]  miar refresh ~/videos --store data/store --only text,audio
+    """
+    from miar.config import load_config
+    from miar.pipeline.plan import plan_refresh, refresh_targets
+    from storage import Store
+
+    settings = load_config(config)
+    if chosen := parse_modalities(only):
+        settings = settings.only(set(chosen))
+    if workers is not None:
+        settings = settings.with_workers(workers)
+    if corpus is not None:
+        target = Store.open_or_create(store)
+    else:
+        target = Store.open(store)
+    results = []
+    for known_id, root in refresh_targets(target, corpus):
+        plan = plan_refresh(target, settings, root=root, corpus_id=corpus_id or known_id, retry_failed=retry_failed)
+        results.append(_run_plan(target, plan))
+    if json:
+        print_json(results)
+        return
+    for result in results:
+        show_refresh(result)
+    _show_failures(target, results)
+
+
+def _run_plan(store: Any, plan: Any) -> dict[str, Any]:
+    """An empty plan starts no flow: importing Prefect and starting its server takes longer than finding that out."""
+    from miar.cli.engine import run_flow
+    from miar.pipeline.refresh import lay_out, running_job
+
+    folder = lay_out(store, plan)
+    if plan.is_empty:
+        with running_job(store, folder) as (_, result):
+            return result
+
+    def load() -> Any:
+        from flows.refresh_features import refresh_features
+
+        return refresh_features
+
+    (result,) = run_flow(load, store.uri, prepared=str(folder))
+    return result
+
+
+def show_refresh(result: dict[str, Any]) -> None:
+    """Say what one refresh did, and warn of what it could not do."""
+    changed = ", ".join(f"{result[name]} {name}" for name in ("new", "changed", "gone") if result[name])
+    say(
+        f"corpus '{result['corpus_id']}': {result['clips']} clips of {result['files']} files ({changed or 'no change'})"
+    )
+    rows = []
+    for extractor in result["to_extract"]:
+        counts = dict(result.get("counts", {}).get(extractor, {}))
+        rows.append(
+            {
+                "extractor": extractor,
+                "up to date": result["up_to_date"][extractor],
+                "extracted": counts.pop("ok", 0),
+                "failed": counts.pop("failed", 0),
+                "missing": ", ".join(f"{n} {name.removeprefix('missing: ')}" for name, n in sorted(counts.items()))
+                or "0",
+            }
+        )
+    table("", rows)
+    if result["adopted"]:
+        say(f"{result['adopted']} rows of an earlier, interrupted run were taken over")
+    for why in result["unavailable"].values():
+        warn(why)
+    if result["given_up"]:
+        warn(
+            f"{result['given_up']} extractions failed three times on the same input and were left alone; "
+            "--retry-failed tries them again"
+        )
+
+
+def _show_failures(store: Any, results: list[dict[str, Any]]) -> None:
+    import pyarrow.compute as pc
+
+    from storage import FAILURES
+
+    corpora = [result["corpus_id"] for result in results]
+    standing = store.table(FAILURES).read(columns=["path"], filter=pc.field("corpus_id").isin(corpora))
+    if standing.num_rows:
+        files = len(set(standing["path"].to_pylist()))
+        warn(f"{standing.num_rows} failures in {files} files stand in the store: `miar status {store.uri}` says why")
+
+
+def snapshot(
+    store: StoreArgument,
+    name: Annotated[str | None, typer.Option(help="A name to find it by.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Pin the store as it is now, so that a result can be recomputed from exactly these rows.
+
+    [dim]Example:[/]  miar snapshot data/store --name paper
+    """
+    from storage import Store
+
+    taken = Store.open(store).snapshots.take(name)
+    if json:
+        print_json({"id": taken.id, "name": taken.name, "versions": taken.versions})
+    else:
+        say(f"snapshot {taken.id}" + (f" ({taken.name})" if taken.name else ""))
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="What to fetch: face_landmarker.")],
+) -> None:
+    """Download a model file, check it against its pinned checksum, and keep it in the cache.
+
+    [dim]Example:[/]  miar fetch face_landmarker
+    """
+    from miar.features.weights import fetch as fetch_weights
+
+    say(f"{name}: {fetch_weights(name)}")

@@ -1,0 +1,143 @@
+"""Commands about models: train, evaluate, score."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from miar.cli.console import print_json, say, table, warn
+from miar.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SnapshotOption,
+    StoreArgument,
+    StoreOption,
+    parse_settings,
+    split_list,
+)
+
+_SHOWN = ("n", "mae", "corr", "ccc", "acc2_non0", "f1_non0", "wa", "ua", "weighted_f1")
+
+
+def train(
+    store: StoreArgument,
+    labels: Annotated[str, typer.Option("--labels", "-l", help="Name of the label to predict.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
+    snapshot: SnapshotOption = None,
+    system: Annotated[str, typer.Option(help="Which system to train.")] = "miar",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="Modalities, extractors or feature sets to use (repeat, or separate by commas)."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="FIELD=VALUE of the model's configuration.")
+    ] = None,
+    training: Annotated[
+        list[str] | None, typer.Option("--training", help="FIELD=VALUE of the training configuration.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a model on a snapshot of the store.
+
+    [dim]Example:[/]  miar train data/store --labels sentiment --out data/model --training seed=1
+    """
+    result = _run_flow(
+        "train",
+        store=_opened(store),
+        label=labels,
+        out=str(out),
+        snapshot=snapshot,
+        features=split_list(features),
+        system=system,
+        model=parse_settings(model or (), "--model"),
+        training=parse_settings(training or (), "--training"),
+    )
+    if json:
+        print_json(result)
+        return
+    table(f"{result['model_id']}: validation", [_shown("valid", result["metrics"])])
+    say(f"model: {result['model']}  (snapshot {result['snapshot_id']})")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder of a trained model, or a hub id.")],
+    store: StoreOption,
+    split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    snapshot: SnapshotOption = None,
+    baselines: Annotated[bool, typer.Option(help="Fit ridge regression beside it.")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Measure a model on clips it was not trained on: overall, by subset of modalities, beside simple baselines.
+
+    [dim]Example:[/]  miar evaluate data/model --store data/store --split test
+    """
+    result = _run_flow(
+        "evaluate", store=_opened(store), model=model, split=split, snapshot=snapshot, baselines=baselines
+    )
+    if json:
+        print_json(result)
+        return
+    rows = [_shown(result["model_id"], result["overall"])]
+    rows += [_shown(f"  {name} alone", metrics) for name, metrics in result["subsets"].items()]
+    rows += [_shown(name, metrics) for name, metrics in result.get("baselines", {}).items()]
+    table(f"on {split}", rows)
+
+
+def score(
+    store: StoreArgument,
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder of a trained model, or a hub id.")],
+    corpus: Annotated[str | None, typer.Option(help="Refresh this corpus first, and score its clips alone.")] = None,
+    config: ConfigOption = None,
+    snapshot: SnapshotOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Score every clip that has no current score with this model.
+
+    [dim]Example:[/]  miar score data/store --model data/model
+    """
+    from miar.config import load_config
+
+    settings = None if config is None else load_config(config).model_dump(mode="json")
+    result = _run_flow(
+        "score_corpus",
+        store=store if corpus is not None else _opened(store),
+        model=model,
+        corpus=corpus,
+        config=settings,
+        snapshot=snapshot,
+    )
+    if json:
+        print_json(result)
+    else:
+        show_scores(result)
+
+
+def show_scores(result: dict[str, Any]) -> None:
+    """Say how many clips were scored from what, and warn of those that had nothing to score."""
+    outcomes = dict(result["outcomes"])
+    nothing = outcomes.pop("not_scored", 0)
+    table(
+        f"{result['model_id']}: {result['up_to_date']} of {result['clips']} clips had a current score",
+        [{"scored from": name, "clips": count} for name, count in sorted(outcomes.items())],
+    )
+    if nothing:
+        warn(f"{nothing} clips have no modality at all and were not scored (nothing_to_score)")
+
+
+def _opened(store: str) -> str:
+    """Complain about a wrong store before Prefect is started for it."""
+    from storage import Store
+
+    return Store.open(store).uri
+
+
+def _run_flow(name: str, **parameters: Any) -> Any:
+    from importlib import import_module
+
+    from miar.cli.engine import run_flow
+
+    return run_flow(lambda: getattr(import_module(f"flows.{name}"), name), **parameters)
+
+
+def _shown(system: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"system": system, **{name: metrics.get(name) for name in _SHOWN if name in metrics}}

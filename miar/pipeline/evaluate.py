@@ -1,0 +1,58 @@
+"""Evaluate a trained model on a split it did not train on, beside the strongest simple baselines."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from miar.errors import UserError
+from miar.pipeline.progress import advance
+from miar.pipeline.runs import new_run_id, recorded_run
+from miar.pipeline.selection import open_snapshot
+from miar.pipeline.train import feature_tables_of, load_model, model_id
+from storage import Store
+
+
+def evaluate_model(
+    store: Store, model: str, *, split: str = "test", snapshot: str | None = None, baselines: bool = True
+) -> dict[str, Any]:
+    """Metrics of ``model`` on ``split``: overall, under each subset of modalities, and of ridge on the same clips.
+
+    Args:
+        snapshot: id or name; ``None``: the snapshot that the model was trained on.
+        baselines: fit ridge on the training split, for each modality alone and for all of them.
+
+    Raises:
+        UserError: no such model or snapshot; no labelled clip in the split; clips that the model was trained on.
+    """
+    from miar.data.from_store import load_dataset
+    from miar.evaluation.protocols import evaluate
+
+    loaded = load_model(model)
+    pinned = open_snapshot(store, snapshot or loaded.record.snapshot_id)
+    tables = feature_tables_of(loaded)
+    config = {"model": model, "split": split, "snapshot": pinned.id, "baselines": baselines}
+    with recorded_run(store, "evaluate", run_id=new_run_id("evaluate"), corpus_id=None, config=config) as result:
+        dataset = load_dataset(pinned, label=loaded.target.label, feature_sets=tables, labelled_only=True)
+        chosen = dataset.where_split(split)
+        if not len(chosen):
+            raise UserError(
+                f"snapshot {pinned.id} has no clip of split '{split}' with the label '{loaded.target.label}'"
+            )
+        result.update(evaluate(loaded, chosen).to_json())
+        result.update(model_id=model_id(loaded), split=split, snapshot_id=pinned.id, label=loaded.target.label)
+        advance("evaluations", 1, 2 if baselines else 1)
+        if baselines and not chosen.classes:
+            result["baselines"] = _baselines(dataset.where_split("train"), chosen)
+            advance("evaluations", 2, 2)
+    return dict(result)
+
+
+def _baselines(train: Any, test: Any) -> dict[str, Mapping[str, float | None]]:
+    from miar.evaluation.baselines import late_fusion_baseline, ridge_baseline
+    from miar.evaluation.metrics import regression_metrics
+
+    modalities = list(train.modalities)
+    systems = {f"ridge {name}": ridge_baseline(train, test, [name]) for name in modalities}
+    if len(modalities) > 1:
+        systems[f"ridge {'+'.join(modalities)}"] = ridge_baseline(train, test, modalities)
+        systems["late fusion of ridges"] = late_fusion_baseline(train, test, modalities)
+    return {name: regression_metrics(test.targets, predicted) for name, predicted in systems.items()}

@@ -1,0 +1,131 @@
+"""The steps of a refresh, as plain functions: lay out a plan as a folder of shards, run it, register what was made.
+
+The folder ``_staging/<run>/`` in the store holds ``job.json``, ``plan.json`` and ``shards/*.json``, so that whoever
+does the work (a thread, a process, another machine) is handed paths and not arrays.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miar.features.contract import FeatureSet
+from miar.pipeline import catalogue
+from miar.pipeline.plan import RefreshPlan
+from miar.pipeline.rows import descriptor_row, feature_spec
+from miar.pipeline.runs import recorded_run, staging_folder
+from miar.pipeline.shards import Job, Shard, ShardOutcome
+from storage import FAILURES, FEATURE_SETS, Store
+
+
+def lay_out(store: Store, plan: RefreshPlan) -> Path:
+    """Bring the catalogue into line with the corpus and write the plan's shards; returns the job's folder.
+
+    Nothing has to be undone if nobody ever runs it: the next plan finds the same work.
+    """
+    catalogue.apply(store, plan.changes, plan.run_id)
+    for feature_set in plan.feature_sets:
+        _describe(store, feature_set)
+    folder = staging_folder(store, plan.run_id)
+    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    Job(store.uri, plan.run_id, plan.corpus_id, plan.root, plan.config, tuple(plan.feature_sets)).save(folder)
+    for shard in plan.shards:
+        shard.save(folder / "shards")
+    (folder / "plan.json").write_text(json.dumps(plan.summary()), encoding="ascii")
+    return folder
+
+
+def shard_names(folder: Path) -> list[str]:
+    """The shards of a laid-out job, in a stable order."""
+    return sorted(path.stem for path in (folder / "shards").glob("*.json"))
+
+
+@contextmanager
+def running_job(store: Store, folder: Path) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Hold the corpus's lock and keep the run's row while the body works through a laid-out job.
+
+    Yields the job, and the run's result (it starts as the plan's summary) for the body to fill.
+
+    Raises:
+        StoreError: another refresh of the same corpus is running.
+    """
+    job = Job.load(folder / "job.json")
+    config = {"root": _absolute(job.root), **job.config.model_dump(mode="json")}
+    with (
+        store.lock(f"refresh-{job.corpus_id}"),
+        recorded_run(store, "refresh", run_id=job.run_id, corpus_id=job.corpus_id, config=config) as result,
+    ):
+        result.update(json.loads((folder / "plan.json").read_text(encoding="ascii")))
+        try:
+            yield job, result
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _absolute(root: str | None) -> str | None:
+    return root if root is None or "://" in root else str(Path(root).resolve())
+
+
+def _describe(store: Store, feature_set: FeatureSet) -> None:
+    same = (pc.field("extractor") == feature_set.extractor) & (pc.field("config_hash") == feature_set.config_hash)
+    if store.table(FEATURE_SETS).read(columns=["config_hash"], filter=same).num_rows == 0:
+        store.table(FEATURE_SETS).merge(descriptor_row(feature_set))
+
+
+def commit_shard(store: Store, job: Job, shard: Shard, outcomes: Sequence[ShardOutcome]) -> dict[str, int]:
+    """Register what came of one shard: its feature rows, its failures, and the failures it mended.
+
+    Committing the same outcomes twice changes nothing. Returns the rows added and replaced, and the failures.
+    """
+    counts = {"added": 0, "replaced": 0, "failed": 0}
+    failures = [failure for outcome in outcomes for failure in outcome.failures]
+    for feature_set in job.feature_sets:
+        files = [outcome.files[feature_set.table] for outcome in outcomes if feature_set.table in outcome.files]
+        if files:
+            table = store.table(feature_spec(feature_set))
+            done = table.register(files, wanted=_wanted(shard, feature_set))
+            counts["added"] += done.rows_added
+            counts["replaced"] += done.rows_replaced
+    counts["failed"] = len(failures)
+    _record_failures(store, job, shard, failures)
+    return counts
+
+
+def _wanted(shard: Shard, feature_set: FeatureSet) -> pa.Table:
+    clips = [clip.clip_id for clip in shard.clips if feature_set.table in clip.wants]
+    hashes = [shard.input_hash(clip_id, feature_set.modality) for clip_id in clips]
+    return pa.table({"clip_id": pa.array(clips, pa.string()), "input_hash": pa.array(hashes, pa.string())})
+
+
+def _record_failures(store: Store, job: Job, shard: Shard, failures: list[dict[str, Any]]) -> None:
+    """Failures that stand are counted up; those that this shard mended are taken away."""
+    touched = {
+        (job.corpus_id, clip.path, clip.clip_id, feature_set.extractor, feature_set.config_hash)
+        for feature_set in job.feature_sets
+        for clip in shard.clips
+        if feature_set.table in clip.wants
+    }
+    chosen = (pc.field("corpus_id") == job.corpus_id) & (pc.field("clip_id") != "")
+    standing = {
+        key: row
+        for row in store.table(FAILURES).read(filter=chosen).to_pylist()
+        if (key := tuple(row[name] for name in FAILURES.key)) in touched
+    }
+    rows = []
+    for failure in failures:
+        earlier = standing.pop(tuple(failure[name] for name in FAILURES.key), None)
+        again = earlier is not None and earlier["input_hash"] == failure["input_hash"]
+        attempts = earlier["attempts"] + 1 if earlier and again else 1
+        rows.append({**failure, "attempts": attempts, "run_id": job.run_id, "failed_at": datetime.now(UTC)})
+    if rows or standing:
+        mended = {name: pa.array([key[i] for key in standing], pa.string()) for i, name in enumerate(FAILURES.key)}
+        store.table(FAILURES).merge(
+            pa.Table.from_pylist(rows, schema=FAILURES.schema),
+            delete_keys=pa.table(mended) if standing else None,
+        )

@@ -1,0 +1,91 @@
+"""The store's diary: one row per run, written when it starts and when it ends."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage import RUNS, Store
+
+
+def new_run_id(kind: str) -> str:
+    """``refresh-20261120T184500-3fa9c1``: sorts by time, and two runs started in one second stay apart."""
+    return f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+@contextmanager
+def recorded_run(
+    store: Store, kind: str, *, run_id: str, corpus_id: str | None, config: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Keep a row in ``runs`` while the body works; the body fills the yielded dict with its result.
+
+    A run that was killed leaves its row at ``running``: the next run of the same kind and corpus, which holds the
+    store's lock, closes it as interrupted.
+    """
+    _close_interrupted(store, kind, corpus_id)
+    row: dict[str, Any] = {
+        "run_id": run_id,
+        "kind": kind,
+        "corpus_id": corpus_id,
+        "state": "running",
+        "started_at": datetime.now(UTC),
+        "ended_at": None,
+        "config": json.dumps(config, default=str, sort_keys=True),
+        "result": "{}",
+        "message": None,
+    }
+    _write(store, row)
+    result: dict[str, Any] = {}
+    try:
+        yield result
+    except BaseException as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        _write(store, row | _ending("failed", result) | {"message": message})
+        raise
+    _write(store, row | _ending("completed", result))
+
+
+def _ending(state: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "state": state,
+        "ended_at": datetime.now(UTC),
+        "result": json.dumps(result, default=str, sort_keys=True),
+    }
+
+
+def latest_runs(store: Store, kind: str | None = None) -> list[dict[str, Any]]:
+    """Rows of ``runs``, newest first, with ``config`` and ``result`` parsed."""
+    chosen = None if kind is None else pc.field("kind") == kind
+    rows = store.table(RUNS).read(filter=chosen).sort_by([("started_at", "descending")]).to_pylist()
+    for row in rows:
+        row["config"] = json.loads(row["config"] or "{}")
+        row["result"] = json.loads(row["result"] or "{}")
+    return rows
+
+
+def _write(store: Store, row: Mapping[str, Any]) -> None:
+    store.table(RUNS).merge(pa.Table.from_pylist([dict(row)], schema=RUNS.schema))
+
+
+def staging_folder(store: Store, run_id: str) -> Path:
+    """Where a run keeps what is not yet part of the store."""
+    return Path(store.uri) / "_staging" / run_id
+
+
+def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
+    same_corpus = pc.field("corpus_id").is_null() if corpus_id is None else pc.field("corpus_id") == corpus_id
+    chosen = (pc.field("kind") == kind) & (pc.field("state") == "running") & same_corpus
+    left = store.table(RUNS).read(filter=chosen).to_pylist()
+    if not left:
+        return
+    for row in left:
+        shutil.rmtree(staging_folder(store, row["run_id"]), ignore_errors=True)
+        row |= {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"}
+    store.table(RUNS).merge(pa.Table.from_pylist(left, schema=RUNS.schema))
