@@ -78,9 +78,7 @@ def test_correlations_equal_scipy_and_torchmetrics(seed, n, offset, scale):
 def test_concordance_by_its_definition():
     target, prediction = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.5, 1.5, 3.5, 5.5])
     # means 2.5 and 3; population variances 1.25 and 2.75; covariance 1.75; (2.5 - 3) ** 2 = .25
-    assert value(regression_metrics(target, prediction), "ccc") == pytest.approx(
-        2 * 1.75 / (1.25 + 2.75 + 0.25)
-    )
+    assert value(regression_metrics(target, prediction), "ccc") == pytest.approx(2 * 1.75 / (1.25 + 2.75 + 0.25))
 
 
 def test_rounding_is_half_to_even_after_clipping():
