@@ -1,0 +1,147 @@
+"""The clips that a user's table describes: one row per clip id, with what the file says about it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miar.corpus.model import text_hash
+from miar.errors import UserError
+from storage import CLIPS, Store
+
+CLIP_COLUMNS = ("video_id", "split", "text", "speaker", "segment")
+"""Read where the file has them."""
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def known_clips(store: Store, corpus_id: str) -> dict[str, dict[str, Any]]:
+    """The corpus's rows of ``clips``, by clip id."""
+    rows = store.table(CLIPS).read(filter=pc.field("corpus_id") == corpus_id)
+    return {row["clip_id"]: row for row in rows.to_pylist()}
+
+
+def without_repeats(table: pa.Table, id_column: str) -> tuple[pa.Table, int]:
+    """The table with one row per clip id and ids as text, and how many rows said the same again.
+
+    Raises:
+        UserError: a row without an id, or a clip that stands there twice with different values.
+    """
+    ids = _as_text(table.column(id_column))
+    empty = pc.index(pc.or_kleene(ids.is_null(), pc.equal(ids, "")), True).as_py()
+    if empty >= 0:
+        raise UserError(f"row {empty + 1} has no {id_column!r}; give every row one")
+    table = table.set_column(table.column_names.index(id_column), id_column, ids)
+    counts = Counter(ids.to_pylist())
+    repeated = {source for source, times in counts.items() if times > 1}
+    if not repeated:
+        return table, 0
+    rows = np.flatnonzero([source in repeated for source in ids.to_pylist()])
+    _check_repeats(table.take(rows), id_column)
+    first = dict(zip(reversed(ids.to_pylist()), reversed(range(len(ids))), strict=True))
+    return table.take(sorted(first.values())), len(ids) - len(first)
+
+
+def _check_repeats(rows: pa.Table, id_column: str) -> None:
+    seen: dict[str, dict[str, Any]] = {}
+    for row in rows.to_pylist():
+        first = seen.setdefault(row[id_column], row)
+        # Compared as written: NaN stands for itself here.
+        differs = [name for name in row if repr(row[name]) != repr(first[name])]
+        if differs:
+            name = differs[0]
+            raise UserError(
+                f"clip {row[id_column]!r} is in the table twice with different {name!r} "
+                f"({_short(first[name])} and {_short(row[name])}); keep one of the rows"
+            )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.utf8_trim_whitespace(column.cast(pa.string()))
+
+
+def clip_rows(
+    table: pa.Table,
+    sources: Sequence[str],
+    clips: Sequence[str],
+    known: Mapping[str, Mapping[str, Any]],
+    corpus_id: str,
+) -> list[dict[str, Any]]:
+    """Rows of ``clips``; ``run_id`` and ``updated_at`` are filled in when they are written.
+
+    Args:
+        known: what the store has of this corpus, by clip id: it stands where the file has no such column.
+
+    Raises:
+        UserError: a split or segment that is none.
+    """
+    given = {name: _optional(table, name) for name in CLIP_COLUMNS if name in table.column_names}
+    if "split" in given:
+        given["split"] = _splits(given["split"], sources)
+    position: Counter[str] = Counter()
+    rows = []
+    for index, (source, clip) in enumerate(zip(sources, clips, strict=True)):
+        # What the file does not say, the store may know from an earlier import.
+        before = known.get(clip, {})
+        said = {name: given[name][index] if name in given else before.get(name) for name in CLIP_COLUMNS}
+        video = said["video_id"] or source
+        segment = position[video] if said["segment"] is None else said["segment"]
+        position[video] += 1
+        rows.append(
+            {
+                "clip_id": clip,
+                "corpus_id": corpus_id,
+                "video_id": video,
+                "segment": segment,
+                "source_id": source,
+                "path": source,
+                "start_ms": 0,
+                "end_ms": None,
+                "text": said["text"],
+                "speaker": said["speaker"],
+                "split": said["split"],
+                "media_size": 0,
+                "media_mtime_ns": 0,
+                "fingerprint": None,
+                "media_hash": None,
+                "text_hash": text_hash(said["text"]),
+                "state": "live",
+            }
+        )
+    return rows
+
+
+def _optional(table: pa.Table, name: str) -> list[Any]:
+    column = table.column(name)
+    try:
+        if name == "segment":
+            return column.cast(pa.int32()).to_pylist()
+        return [text or None for text in _as_text(column).to_pylist()]
+    except pa.ArrowException as error:
+        wanted = "whole numbers" if name == "segment" else "text"
+        raise UserError(f"column {name!r} should hold {wanted}: {' '.join(str(error).split())}") from error
+
+
+def _splits(names: Sequence[str | None], sources: Sequence[str]) -> list[str | None]:
+    splits = [None if name is None else SPLIT_NAMES.get(name.lower(), "") for name in names]
+    if "" in splits:
+        row = splits.index("")
+        raise UserError(f"clip {sources[row]!r} is in split {names[row]!r}; write train, valid or test")
+    return splits
