@@ -5,17 +5,19 @@ that caused it and nothing else: the shard is tried again file by file, then cli
 """
 
 import multiprocessing
+import os
 import signal
 import time
 from collections import Counter
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import pebble
 
 from miar.features.contract import Extraction, FeatureSet, Status
-from miar.features.runner import ShardRequest, extract_shard
+from miar.features.runner import ShardRequest, extract_shard, initialise_worker
 from miar.pipeline.rows import feature_rows, feature_spec
 from miar.pipeline.shards import Job, Shard, ShardOutcome
 from storage import Store
@@ -34,7 +36,8 @@ class ExtractionPool:
         self._timeout_s = execution.shard_timeout_s
         self._pool = pebble.ProcessPool(
             max_workers=execution.workers,
-            initializer=_leave_interrupts_to_the_parent,
+            initializer=_prepare_worker,
+            initargs=(1 if execution.workers > 1 else os.cpu_count() or 1,),
             # A forked child would inherit locks that threads of the parent hold.
             context=multiprocessing.get_context("spawn"),
         )
@@ -72,14 +75,13 @@ def _work(job_path: Path, shard: Shard) -> ShardOutcome:
     """In a worker process: extract, stage, and say what came of it."""
     job = _job(job_path)
     request = ShardRequest(
-        root=job.root,
+        root=job.root or "",
         clips=shard.clips,
         extractors=job.config.extractors,
         limits=job.config.corpus.limits,
-        threads=1 if job.config.execution.workers > 1 else 0,
     )
-    result = extract_shard(request)
-    return _finish(job, shard, result.extractions, result.seconds)
+    found = extract_shard(request)
+    return _finish(job, shard, found.results, asdict(found.timings))
 
 
 @cache
@@ -144,6 +146,7 @@ def _crash_message(error: pebble.ProcessExpired) -> str:
     return f"the worker process ended with exit code {code} on this clip"
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches the whole process group; the parent decides, and lets the shards in hand finish."""
+def _prepare_worker(threads: int) -> None:
+    """In a fresh worker process: share the cores out, and leave Ctrl-C, which reaches the whole group, to the parent."""
+    initialise_worker(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
