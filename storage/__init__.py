@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from storage.catalog import SnapshotCatalog
     from storage.errors import CommitConflictError, StoreError
+    from storage.plans import MergeResult, RegisterResult
     from storage.schema import (
         CLIPS,
         FAILURES,
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
         TableSpec,
         feature_table,
     )
-    from storage.snapshots import Snapshot, SnapshotCatalog, SnapshotInfo
+    from storage.snapshots import Snapshot, SnapshotInfo
     from storage.store import Store
-    from storage.table import KeyedTable, MergeResult, RegisterResult
+    from storage.table import KeyedTable
 
 __all__ = [
     "CLIPS",
@@ -43,7 +45,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "storage.catalog": ("SnapshotCatalog",),
     "storage.errors": ("CommitConflictError", "StoreError"),
+    "storage.plans": ("MergeResult", "RegisterResult"),
     "storage.schema": (
         "CLIPS",
         "FAILURES",
@@ -54,9 +58,9 @@ _HOMES = {
         "TableSpec",
         "feature_table",
     ),
-    "storage.snapshots": ("Snapshot", "SnapshotCatalog", "SnapshotInfo"),
+    "storage.snapshots": ("Snapshot", "SnapshotInfo"),
     "storage.store": ("Store",),
-    "storage.table": ("KeyedTable", "MergeResult", "RegisterResult"),
+    "storage.table": ("KeyedTable",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

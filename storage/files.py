@@ -31,9 +31,7 @@ def local_root(uri: str | os.PathLike[str]) -> str:
     text = os.fspath(uri)
     parts = urlsplit(text)
     if "://" in text and parts.scheme != "file":
-        raise StoreError(
-            f"{text}: stores live in a local folder so far; give a path instead of a {parts.scheme} URL"
-        )
+        raise StoreError(f"{text}: stores live in a local folder so far; give a path instead of a {parts.scheme} URL")
     path = os.path.abspath(os.path.expanduser(unquote(parts.path) if parts.scheme == "file" else text))
     if "%" in path:
         raise StoreError(f"{path}: the Delta log cannot address a path with '%' in it; choose another folder")

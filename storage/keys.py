@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from storage.arrow import pc
 
 
 def identity(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
@@ -19,9 +20,7 @@ def identity(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
     """
     if len(columns) == 1:
         return rows[columns[0]]
-    parts = [
-        part for name in columns for part in (pc.cast(pc.binary_length(rows[name]), pa.string()), rows[name])
-    ]
+    parts = [part for name in columns for part in (pc.cast(pc.binary_length(rows[name]), pa.string()), rows[name])]
     return pc.binary_join_element_wise(*parts, ":")
 
 
@@ -85,9 +84,7 @@ class KeyIndex:
         """Forget the files that are no longer live."""
         gone = [number for name, number in self._numbers.items() if name not in live]
         if gone and self._rows is not None:
-            self._rows = self._rows.filter(
-                pc.invert(pc.is_in(self._rows["file"], pa.array(gone, pa.int32())))
-            )
+            self._rows = self._rows.filter(pc.invert(pc.is_in(self._rows["file"], pa.array(gone, pa.int32()))))
         for number in gone:
             del self._numbers[self._files[number]]
 

@@ -54,6 +54,11 @@ class Version:
         return None if self.delta is None else self.delta.version()
 
     @property
+    def next_number(self) -> int:
+        """The number of a commit on this version."""
+        return 0 if self.delta is None else self.delta.version() + 1
+
+    @property
     def names(self) -> list[str]:
         return self.live["path"].to_pylist()
 
@@ -70,9 +75,7 @@ def load(files: LocalFiles, spec: TableSpec) -> Version:
         StoreError: the table was written with other columns.
     """
     if not exists(files, spec.name):
-        return Version(
-            None, pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())})
-        )
+        return Version(None, pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())}))
     delta = DeltaTable(files.url(spec.name))
     if not pa.schema(delta.schema().to_arrow()).equals(spec.schema):
         raise StoreError(f"the table {spec.name} was written with other columns than are asked for now")

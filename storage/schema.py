@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from storage.arrow import pc
 from storage.errors import StoreError
 from storage.keys import identity
 
@@ -21,7 +21,17 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 FLOATS = pa.list_(pa.field("element", pa.float32()))
 STRINGS = pa.list_(pa.field("element", pa.string()))
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def check_name(name: str) -> None:
+    """What may be part of a path in the store: such names need no escaping on any disk, in a URL or in the log.
+
+    Raises:
+        StoreError: it holds anything else.
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(f"{name!r} cannot be a name in a store: use letters, digits, '_', '-' and '.' within")
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,8 @@ class TableSpec:
     """Width of the sequence in ``values``; ``None`` for a table without sequences."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise StoreError(f"{self.name!r} cannot name a table: use letters, digits, '.', '_', '-' and '/'")
+        for part in self.name.split("/"):
+            check_name(part)
 
     @property
     def hashed(self) -> bool:
@@ -179,9 +189,7 @@ def feature_table(
     named = [*summary_columns, *quality_columns]
     taken = [*_FEATURE_COLUMNS, *named, *tail]
     if twice := sorted({column for column in taken if taken.count(column) > 1}):
-        raise StoreError(
-            f"{name}: rename the columns {', '.join(twice)}: they would stand twice in the table"
-        )
+        raise StoreError(f"{name}: rename the columns {', '.join(twice)}: they would stand twice in the table")
     columns = {**_FEATURE_COLUMNS, **{column: pa.float32() for column in named}, **tail}
     return TableSpec(name, pa.schema(list(columns.items())), ("clip_id",), n_columns=n_columns)
 
@@ -229,9 +237,7 @@ def check_keys(rows: pa.Table, spec: TableSpec, origin: str) -> None:
     if pc.count_distinct(ids).as_py() != len(ids):
         counts = pc.value_counts(ids)
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise StoreError(
-            f"{origin}: {len(twice)} keys stand more than once, the first is {twice[0].as_py()!r}"
-        )
+        raise StoreError(f"{origin}: {len(twice)} keys stand more than once, the first is {twice[0].as_py()!r}")
 
 
 def check_sequences(rows: pa.Table, spec: TableSpec, origin: str) -> None:
@@ -255,9 +261,7 @@ def check_sequences(rows: pa.Table, spec: TableSpec, origin: str) -> None:
     for rule, broken in rules.items():
         if pc.any(broken).as_py():
             row = rows.filter(broken).slice(0, 1)
-            raise StoreError(
-                f"{origin}: {rule} in {pc.sum(broken).as_py()} rows, first {row[spec.key[0]][0]}"
-            )
+            raise StoreError(f"{origin}: {rule} in {pc.sum(broken).as_py()} rows, first {row[spec.key[0]][0]}")
 
 
 def _differs(lengths: pa.ChunkedArray, expected: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -5,15 +5,15 @@ features, and as fast to read); pages carry checksums; row groups are bounded in
 does not grow with a file.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.arrow import pc
 from storage.errors import StoreError
 from storage.files import LocalFiles
 from storage.keys import identity
@@ -26,17 +26,6 @@ FILE_ROWS = 50_000
 BATCH_ROWS = 128
 """Rows at a time where sequences are copied or checked."""
 SLICE_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file in a table's folder that was checked and can be committed."""
-
-    name: str
-    size: int
-    """Bytes."""
-    keys: pa.Table
-    """``id`` and ``input_hash``, one row per row of the file, in its order."""
 
 
 def write_options(spec: TableSpec) -> dict[str, Any]:
@@ -145,36 +134,46 @@ def select(
             yield selected
 
 
-def inspect(files: LocalFiles, spec: TableSpec, name: str) -> Shard:
-    """Read a whole file that wants to enter the table, and check everything that the log will take for
-    granted.
-
-    The log itself checks nothing: a wrong file would be accepted, and every later read of the table would
-    fail.
+def read_keys(files: LocalFiles, spec: TableSpec, name: str) -> pa.Table:
+    """``id`` and ``input_hash`` of every row of a file, in its order, after checking its footer, schema and keys.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
     """
     origin = f"{spec.name}/{name}"
-    size = files.size(origin)
-    if size is None:
-        raise StoreError(f"{origin} cannot be registered: there is no such file")
-    columns = list(dict.fromkeys((*spec.key, INPUT_HASH)))
-    keys: list[pa.RecordBatch] = []
-    try:
-        schema = pq.read_schema(files.path(origin)).remove_metadata()
-        if not schema.equals(spec.schema):
-            raise StoreError(f"{origin} cannot be registered: {_schema_problem(schema, spec.schema)}")
+    with _readable(files, origin):
+        found = pq.read_schema(files.path(origin)).remove_metadata()
+        if not found.equals(spec.schema):
+            raise StoreError(f"{origin} cannot be registered: {_schema_problem(found, spec.schema)}")
+        keys = pq.ParquetFile(files.path(origin)).read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
+    check_keys(keys, spec, origin)
+    return pa.table({"id": identity(keys, spec.key), INPUT_HASH: keys[INPUT_HASH]})
+
+
+def check_shard(files: LocalFiles, spec: TableSpec, name: str) -> None:
+    """Read a file that wants to enter the log from end to end: pages, their checksums, the widths of its lists.
+
+    The log itself checks nothing: a wrong file would be accepted, and every later read of the table would fail.
+
+    Raises:
+        StoreError: naming the file and what is wrong with it.
+    """
+    origin = f"{spec.name}/{name}"
+    with _readable(files, origin):
         for batch in read_batches(files, spec, name):
             if spec.n_columns is not None:
                 check_sequences(pa.Table.from_batches([batch]), spec, origin)
-            keys.append(batch.select(columns))
+
+
+@contextlib.contextmanager
+def _readable(files: LocalFiles, origin: str) -> Iterator[None]:
+    if files.size(origin) is None:
+        raise StoreError(f"{origin} cannot be registered: there is no such file")
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise StoreError(f"{origin} cannot be registered: not a readable Parquet file ({reason})") from error
-    table = pa.Table.from_batches(keys, schema=pa.schema([spec.schema.field(column) for column in columns]))
-    check_keys(table, spec, origin)
-    return Shard(name, size, pa.table({"id": identity(table, spec.key), INPUT_HASH: table[INPUT_HASH]}))
 
 
 def _schema_problem(found: pa.Schema, expected: pa.Schema) -> str:
@@ -196,9 +195,7 @@ def statistics(files: LocalFiles, spec: TableSpec, name: str) -> str:
     for index in range(metadata.num_columns):
         column = metadata.schema.column(index).path
         if column in spec.skipping_columns:
-            found = [
-                metadata.row_group(group).column(index).statistics for group in range(metadata.num_row_groups)
-            ]
+            found = [metadata.row_group(group).column(index).statistics for group in range(metadata.num_row_groups)]
             if found and all(part is not None and part.has_min_max and part.has_null_count for part in found):
                 lows, highs = [part.min for part in found], [part.max for part in found]
                 ranges[column] = (min(lows), max(highs), sum(part.null_count for part in found))

@@ -5,11 +5,12 @@ import os
 from contextlib import AbstractContextManager
 
 from storage import log
+from storage.catalog import SnapshotCatalog
+from storage.commits import STAGING
 from storage.errors import StoreError
 from storage.files import LocalFiles, local_root
-from storage.schema import TableSpec
-from storage.snapshots import SnapshotCatalog
-from storage.table import STAGING, KeyedTable
+from storage.schema import TableSpec, check_name
+from storage.table import KeyedTable
 
 FORMAT_FILE = "miar-store.json"
 FORMAT_VERSION = 1
@@ -42,9 +43,7 @@ class Store:
             if os.path.exists(files.root) and not os.path.isdir(files.root):
                 raise StoreError(f"{files.root} is a file, not a folder; name an empty or new folder")
             if others:
-                raise StoreError(
-                    f"{files.root} holds other things and is no store; name an empty or new folder"
-                )
+                raise StoreError(f"{files.root} holds other things and is no store; name an empty or new folder")
             files.write(FORMAT_FILE, json.dumps({"format": "miar-store", "version": FORMAT_VERSION}) + "\n")
         return Store.open(uri)
 
@@ -102,8 +101,7 @@ class Store:
 
     def clear_staging(self, run_id: str) -> None:
         """Remove what a dead run left half written; the shards that it finished stand in their tables."""
-        if run_id in ("", ".", "..") or "/" in run_id:
-            raise StoreError(f"{run_id!r} cannot name a run")
+        check_name(run_id)
         self._files.remove_tree(f"{STAGING}/{run_id}")
 
     def _guard(self) -> AbstractContextManager[None]:

@@ -1,0 +1,190 @@
+"""What a merge or a registration has to remove and add, given one version of the table.
+
+A plan reads keys, never sequences, to decide; the rows of files that have to be rewritten are streamed when the
+commit is written.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from storage import log
+from storage.arrow import pc
+from storage.commits import Change
+from storage.files import LocalFiles
+from storage.keys import KeyIndex, equal_rows, first_occurrence, identity
+from storage.schema import INPUT_HASH, TableSpec
+from storage.shards import check_shard, read_batches, read_keys, select, slices
+
+SMALL_BYTES = 2**20
+SMALL_FILES = 32
+"""A merge that meets more small files than this folds them into one."""
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What a merge changed; all zero but ``rows_unchanged`` means that nothing was written."""
+
+    rows_added: int = 0
+    rows_replaced: int = 0
+    rows_deleted: int = 0
+    rows_unchanged: int = 0
+
+
+@dataclass(frozen=True)
+class RegisterResult:
+    """What came of the shards that were offered."""
+
+    rows_added: int = 0
+    rows_replaced: int = 0
+    files_added: int = 0
+    """Shards of which at least one row was accepted."""
+    files_ignored: int = 0
+    """Shards without a row that is wanted and not already there."""
+
+
+class LiveKeys:
+    """Finds live rows by their keys, and remembers what it has read."""
+
+    def __init__(self, files: LocalFiles, spec: TableSpec) -> None:
+        self._files = files
+        self._spec = spec
+        self._payload = [INPUT_HASH] if spec.hashed else []
+        self._index = KeyIndex(spec.key, self._payload)
+
+    def find(self, version: log.Version, ids: pa.Array) -> pa.Table:
+        """The live rows of these keys: ``id``, ``input_hash`` where the table has one, and ``file``."""
+        live = set(version.names)
+        self._index.retain(live)
+        if unread := self._index.unknown(live):
+            whole = log.dataset(self._files, self._spec, version)
+            parts = [part for part in whole.get_fragments() if part.path in unread]
+            part = ds.FileSystemDataset(parts, self._spec.schema, ds.ParquetFileFormat(), parts[0].filesystem)
+            columns = list(dict.fromkeys((*self._spec.key, *self._payload, "__filename")))
+            self._index.add(unread, part.to_table(columns=columns))
+        return self._index.find(ids)
+
+
+class MergePlan:
+    """Rows to be written over those of the same key, and keys to be deleted."""
+
+    def __init__(self, files: LocalFiles, spec: TableSpec, keys: LiveKeys, rows: pa.Table, doomed: pa.Array) -> None:
+        """``rows`` conform to the table; ``doomed`` are the ids of rows to delete, none of them in ``rows``."""
+        self._files = files
+        self._spec = spec
+        self._keys = keys
+        self._rows = rows
+        self._ids = identity(rows, spec.key).combine_chunks()
+        self._doomed = doomed
+
+    def __call__(self, version: log.Version) -> tuple[Change, MergeResult]:
+        present = self._keys.find(version, self._ids)["id"].combine_chunks()
+        changes = pc.invert(self._unchanged(version, present))
+        changed, changed_ids = self._rows.filter(changes), self._ids.filter(changes)
+        leaving = pa.concat_arrays([changed_ids, self._doomed])
+        found = self._keys.find(version, leaving)
+        replaced = pc.sum(pc.is_in(changed_ids, value_set=present)).as_py() or 0
+        result = MergeResult(
+            rows_added=changed.num_rows - replaced,
+            rows_replaced=replaced,
+            rows_deleted=found.num_rows - replaced,
+            rows_unchanged=self._rows.num_rows - changed.num_rows,
+        )
+        if not (changed.num_rows or found.num_rows):
+            return Change(), result
+        removed = sorted(set(pc.unique(found["file"]).to_pylist()) | _small_files(version))
+        return Change(removed, written=self._written(changed, removed, leaving)), result
+
+    def _unchanged(self, version: log.Version, present: pa.Array) -> pa.Array:
+        """(n_rows,) booleans: rows that stand in the table exactly as they are."""
+        if not len(present):
+            return pa.repeat(False, self._rows.num_rows)
+        key = self._spec.key[0]
+        candidates = log.dataset(self._files, self._spec, version).to_table(
+            filter=pc.field(key).isin(pc.unique(self._rows[key]))
+        )
+        where = pc.index_in(self._ids, value_set=identity(candidates, self._spec.key).combine_chunks())
+        known = pc.is_valid(where)
+        same = equal_rows(self._rows.filter(known), candidates.take(where.drop_null()))
+        return pc.replace_with_mask(pa.repeat(False, self._rows.num_rows), known, same)
+
+    def _written(self, changed: pa.Table, removed: Sequence[str], leaving: pa.Array) -> Iterator[pa.RecordBatch]:
+        yield from slices(changed)
+        for name in removed:
+            yield from select(read_batches(self._files, self._spec, name), self._spec, leaving, keep=False)
+
+
+def _small_files(version: log.Version) -> set[str]:
+    small = version.live.filter(pc.less(version.live["size_bytes"], SMALL_BYTES))
+    return set(small["path"].to_pylist()) if small.num_rows > SMALL_FILES else set()
+
+
+class RegisterPlan:
+    """Shards whose wanted rows are to become live."""
+
+    def __init__(
+        self, files: LocalFiles, spec: TableSpec, keys: LiveKeys, shards: Sequence[str], wanted: pa.Table
+    ) -> None:
+        """``shards`` are names in the table's folder; ``wanted`` has the key columns and ``input_hash``."""
+        self._files = files
+        self._spec = spec
+        self._keys = keys
+        self._shards = list(dict.fromkeys(shards))
+        self._wanted = pa.table({"id": identity(wanted, spec.key), INPUT_HASH: wanted[INPUT_HASH]})
+        self._offers: dict[str, pa.Table] = {}
+        self._checked: set[str] = set()
+
+    def __call__(self, version: log.Version) -> tuple[Change, RegisterResult]:
+        live = set(version.names)
+        fresh = [name for name in self._shards if name not in live]
+        accepted = self._accept(version, fresh)
+        stale = self._keys.find(version, accepted["id"].combine_chunks())
+        taken = {name: accepted.filter(pc.equal(accepted["file"], name))["id"].combine_chunks() for name in fresh}
+        taken = {name: ids for name, ids in taken.items() if len(ids)}
+        self._check(taken)
+        whole = [name for name, ids in taken.items() if len(ids) == self._offers[name].num_rows]
+        parts = {name: ids for name, ids in taken.items() if name not in whole}
+        removed = sorted(pc.unique(stale["file"]).to_pylist())
+        result = RegisterResult(
+            rows_added=accepted.num_rows - stale.num_rows,
+            rows_replaced=stale.num_rows,
+            files_added=len(taken),
+            files_ignored=len(self._shards) - len(taken),
+        )
+        return Change(removed, whole, self._written(parts, removed, stale["id"].combine_chunks())), result
+
+    def _accept(self, version: log.Version, shards: Sequence[str]) -> pa.Table:
+        """The rows that are wanted and not live yet, each key once: ``id``, ``input_hash``, ``file``."""
+        schema = pa.schema([("id", pa.string()), (INPUT_HASH, pa.string()), ("file", pa.string())])
+        offered = pa.concat_tables([schema.empty_table(), *(self._offer(name) for name in shards)])
+        offered = matching(offered, self._wanted, keep=True)
+        offered = offered.filter(first_occurrence(offered["id"]))
+        return matching(offered, self._keys.find(version, offered["id"].combine_chunks()), keep=False)
+
+    def _offer(self, name: str) -> pa.Table:
+        if name not in self._offers:
+            keys = read_keys(self._files, self._spec, name)
+            self._offers[name] = keys.append_column("file", pa.repeat(name, keys.num_rows))
+        return self._offers[name]
+
+    def _check(self, taken: dict[str, pa.Array]) -> None:
+        """Read every shard that has a part in the commit from end to end, once however often it is planned."""
+        for name in taken:
+            if name not in self._checked:
+                check_shard(self._files, self._spec, name)
+                self._checked.add(name)
+
+    def _written(self, parts: dict[str, pa.Array], removed: Sequence[str], stale: pa.Array) -> Iterator[pa.RecordBatch]:
+        for name, ids in parts.items():
+            yield from select(read_batches(self._files, self._spec, name), self._spec, ids, keep=True)
+        for name in removed:
+            yield from select(read_batches(self._files, self._spec, name), self._spec, stale, keep=False)
+
+
+def matching(rows: pa.Table, others: pa.Table, *, keep: bool) -> pa.Table:
+    """The rows whose ``id`` and ``input_hash`` stand (``keep``), or do not stand, among ``others``."""
+    columns = ("id", INPUT_HASH)
+    among = pc.is_in(identity(rows, columns), value_set=identity(others, columns).combine_chunks())
+    return rows.filter(among if keep else pc.invert(among))
