@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from miar.data.batches import ModalityBatch
 from miar.data.dataset import ModalityData
 from miar.data.standardise import Moments, sequence_moments, vector_moments
-from miar.models.blocks import TransformerLayer, sinusoids, zero_where
+from miar.models.blocks import FeatureDropout, TransformerLayer, sinusoids, zero_where
 from miar.models.features import FeatureShape, summary_groups
 
 CLIP = 5.0
@@ -92,7 +92,8 @@ class FeatureAdapter(nn.Module):
         self.standardise = Standardise(shape.voiced)
         self.mix = LayerMix(shape.layers, layer_mix) if shape.layers > 1 else nn.Identity()
         self.project = nn.Linear(self.standardise.width // shape.layers, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FeatureDropout(dropout)
+        self.summary_dropout = nn.Dropout(dropout)
         self.groups = summary_groups(shape.summary_columns) if summaries else {}
         self.standardise_summary = Standardise((False,) * len(shape.summary_columns))
         self.project_groups = nn.ModuleList([nn.Linear(len(group), width) for group in self.groups.values()])
@@ -118,7 +119,7 @@ class FeatureAdapter(nn.Module):
             return None
         vector = modality.summary
         known = torch.isfinite(vector) & available[:, None]
-        standard = self.dropout(self.standardise_summary(torch.where(known, vector, torch.nan)))
+        standard = self.summary_dropout(self.standardise_summary(torch.where(known, vector, torch.nan)))
         parts = zip(self.groups.values(), self.project_groups, strict=True)
         steps = torch.stack([project(standard[:, list(group)]) for group, project in parts], dim=1)
         mask = torch.stack([known[:, list(group)].any(1) for group in self.groups.values()], dim=1)
@@ -161,7 +162,7 @@ class ModalityEncoder(nn.Module):
         self.summary_mark = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList([TransformerLayer(width, heads, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FeatureDropout(dropout)
 
     def forward(self, adapter: FeatureAdapter, modality: ModalityBatch, available: Tensor) -> Encoded:
         mask = modality.mask & available[:, None]

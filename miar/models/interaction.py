@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from miar.models.blocks import AttentionPool, MultiHeadAttention, zero_where
+from miar.models.blocks import AttentionPool, FeatureDropout, MultiHeadAttention, zero_where
 from miar.models.encoder import Encoded
 
 INITIAL_GATE = 0.1
@@ -26,12 +26,12 @@ class InteractionLayer(nn.Module):
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in modalities})
         pairs = [(to, origin) for to in modalities for origin in modalities if to != origin]
         self.attention = nn.ModuleDict(
-            {_pair(to, origin): MultiHeadAttention(width, heads, dropout) for to, origin in pairs}
+            {_pair(to, origin): MultiHeadAttention(width, heads) for to, origin in pairs}
         )
         self.gates = nn.ParameterDict(
             {_pair(to, origin): nn.Parameter(torch.full((width,), INITIAL_GATE)) for to, origin in pairs}
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FeatureDropout(dropout)
 
     def forward(
         self, encoded: Mapping[str, Encoded]
