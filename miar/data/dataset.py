@@ -1,7 +1,7 @@
 """Labelled clips in memory, as ragged arrays.
 
-All frames of a feature set stand in one flat array; a clip is a start and a length in it. Subsets share the array, so
-a split, a fold or a bootstrap sample costs a few bytes per clip.
+All frames of a feature set stand in one flat array; a clip is a start and a length in it. Subsets share the
+array, so a split, a fold or a bootstrap sample costs a few bytes per clip.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ class Ragged:
         lengths = self.lengths[indices]
         longest = max(1, int(lengths.max(initial=0)))
         values = np.zeros((len(indices), longest, self.columns), np.float32)
-        for row, index in enumerate(indices):
+        for row, index in enumerate(indices.tolist()):
             values[row, : lengths[row]] = self[index]
         mask = np.arange(longest) < lengths[:, None]
         return torch.from_numpy(values), torch.from_numpy(mask)
@@ -84,7 +84,7 @@ class ModalityData:
     def from_values(cls, sequences: Ragged, summary: NDArray[np.float32] | None = None) -> "ModalityData":
         """Available is a clip with at least one finite value; frames that are all NaN are no modality."""
         available = np.zeros(len(sequences), np.bool_)
-        for index in np.flatnonzero(sequences.lengths):
+        for index in np.flatnonzero(sequences.lengths).tolist():
             available[index] = np.isfinite(sequences[index]).any()
         if summary is not None:
             available |= np.isfinite(summary).any(axis=1)
@@ -138,9 +138,7 @@ class ClipDataset:
         lengths |= {name: len(data.sequences) for name, data in self.modalities.items()}
         if wrong := {name: length for name, length in lengths.items() if length != count}:
             raise ValueError(f"{count} clips, but {wrong}")
-        if unknown := (set(self.modalities) ^ set(self.feature_sets)) | (
-            set(self.modalities) - {*MODALITIES}
-        ):
+        if unknown := (set(self.modalities) ^ set(self.feature_sets)) | (set(self.modalities) - {*MODALITIES}):
             raise ValueError(f"modalities and feature sets do not match: {sorted(unknown)}")
 
     def __len__(self) -> int:
@@ -155,9 +153,7 @@ class ClipDataset:
     def available(self) -> NDArray[np.bool_]:
         """(N, M) over :data:`MODALITIES`."""
         absent = np.zeros(len(self), np.bool_)
-        columns = [
-            self.modalities[name].available if name in self.modalities else absent for name in MODALITIES
-        ]
+        columns = [self.modalities[name].available if name in self.modalities else absent for name in MODALITIES]
         return np.stack(columns, axis=1)
 
     def subset(self, indices: Sequence[int] | NDArray[Any]) -> "ClipDataset":
@@ -222,8 +218,8 @@ class ClipDataset:
 
         Args:
             shuffle: in a random order, drawn from ``generator``.
-            sort_by_length: clips of similar length together, longest first; with ``shuffle``, only within random
-                pools of :data:`BUCKET_BATCHES` batches, and the batches are shuffled too.
+            sort_by_length: clips of similar length together, longest first; with ``shuffle``, only within
+                random pools of :data:`BUCKET_BATCHES` batches, and the batches are shuffled too.
         """
         for indices in self._plan(batch_size, shuffle, sort_by_length, generator):
             for piece in self._fitting(indices, max_values):

@@ -1,7 +1,7 @@
 """From a snapshot of the store to a data set.
 
-The one module between the store and the models. A clip without a row in a feature table, or with a row of status
-``missing``, simply lacks that modality; nothing here decides whether that matters.
+The one module between the store and the models. A clip without a row in a feature table, or with a row of
+status ``missing``, simply lacks that modality; nothing here decides whether that matters.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from miar.data.batches import MODALITIES
 from miar.data.dataset import ClipDataset, Descriptor, ModalityData, Ragged
 from miar.errors import UserError
 from storage import Snapshot
+from storage.arrow import pc
 
 CLIP_COLUMNS = ("clip_id", "corpus_id", "video_id", "segment", "source_id", "speaker", "split")
 
@@ -33,8 +33,9 @@ def load_dataset(
 
     Args:
         label: name of the label; ``None`` reads none, and every target is NaN.
-        feature_sets: modality -> feature table (``features/<extractor>/<config_hash>``); a modality that is not named,
-            or whose table the snapshot does not hold, is left out. ``None``: the newest active one of each modality.
+        feature_sets: modality -> feature table (``features/<extractor>/<config_hash>``); a modality that is
+            not named, or whose table the snapshot does not hold, is left out. ``None``: the newest active one
+            of each modality.
         splits: keep the clips of these splits.
         clip_ids: keep these clips.
         labelled_only: keep the clips that have a finite value or a class.

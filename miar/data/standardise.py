@@ -59,7 +59,7 @@ def sequence_moments(sequences: Ragged, voiced: NDArray[np.bool_]) -> Moments:
         voiced: (D,) columns that are 0 in unvoiced frames, where they mean nothing: those zeros are left out.
     """
     sums = _Sums(sequences.columns)
-    for index in np.flatnonzero(sequences.lengths):
+    for index in np.flatnonzero(sequences.lengths).tolist():
         values = sequences[index]
         sums.add(values, np.isfinite(values) & ~(voiced & (values == 0.0)))
     return sums.moments()

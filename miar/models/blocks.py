@@ -1,6 +1,7 @@
 """Masked attention, the parts that every system is made of.
 
-Each takes key masks in which a row may be False throughout (an absent modality). Its output there is exactly zero, and
+Each takes key masks in which a row may be False throughout (an absent modality). Its output there is exactly
+zero, and
 so is its gradient: a softmax over nothing is never formed.
 """
 
@@ -96,8 +97,8 @@ class TransformerLayer(nn.Module):
 class AttentionPool(nn.Module):
     """Learned queries over a sequence: (B, L, d), mask (B, L) -> (B, d); zero where the mask is empty.
 
-    Several queries are pooled side by side and joined by one linear map. At the start every query is 0, so pooling
-    begins as the mean.
+    Several queries are pooled side by side and joined by one linear map. At the start every query is 0, so
+    pooling begins as the mean.
     """
 
     def __init__(self, width: int, queries: int, dropout: float) -> None:

@@ -14,19 +14,21 @@ tags: [multimodal, emotion-recognition, {task}]
 
 # MIAR: {label}
 
-Predicts {what} of a spoken clip from {modalities}, by the MIAR architecture (our reading of arXiv 2601.02414).
+Predicts {what} of a spoken clip from {modalities}, by the MIAR architecture (our reading of arXiv
+2601.02414).
 
 ## Intended use
 
-Batch scoring of recordings of people who agreed to it, of the kind the model was trained on: research, and reviews
-that a person reads. Load it with `MIAR.from_pretrained(folder)`, or run `miar score STORE --model FOLDER`.
+Batch scoring of recordings of people who agreed to it, of the kind the model was trained on: research, and
+reviews that a person reads. Load it with `MIAR.from_pretrained(folder)`, or run
+`miar score STORE --model FOLDER`.
 
 ## Limits
 
 - It reads expressed behaviour (words, voice, face). It does not know what a person feels.
 - Not for decisions about single people: hiring, policing, health, education, credit.
-- Voices, faces, languages and recording conditions beyond the training clips are untested; measure on your own
-  labelled clips, by speaker, before relying on a score.
+- Voices, faces, languages and recording conditions beyond the training clips are untested; measure on your
+  own labelled clips, by speaker, before relying on a score.
 - It reads the feature sets below and refuses any other.
 - A modality contribution says what this model used, not what moved the speaker.
 
@@ -59,14 +61,10 @@ def model_card(model: "MIAR") -> str:
     else:
         spread = f"Label mean {target.base:.4g}, standard deviation {target.deviation:.4g}"
     rows = [
-        f"| {name} | `{feature_set_name(descriptor)}` | {len(descriptor['columns'])} | {descriptor.get('layers') or 1} |"
-        for name, descriptor in model.feature_sets.items()
+        f"| {name} | `{feature_set_name(one)}` | {len(one['columns'])} | {one.get('layers') or 1} |"
+        for name, one in model.feature_sets.items()
     ]
-    measures = [
-        f"| {name} | {value:.4g} |"
-        for name, value in record.metrics.items()
-        if isinstance(value, int | float)
-    ]
+    measures = [f"| {name} | {value:.4g} |" for name, value in record.metrics.items() if isinstance(value, int | float)]
     return TEMPLATE.format(
         task="classification" if target.classes else "regression",
         label=target.label,

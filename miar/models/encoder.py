@@ -1,7 +1,8 @@
 """From extracted features to a modality's sequence H_m: adapter, strided stem, transformer layers.
 
-The adapter belongs to one feature set; everything behind it only sees width d, so one trunk can serve several text
-encoders. A per-clip vector (the 88 functionals) is split into named groups, and each group is one more step.
+The adapter belongs to one feature set; everything behind it only sees width d, so one trunk can serve several
+text encoders. A per-clip vector (the 88 functionals) is split into named groups, and each group is one more
+step.
 """
 
 from dataclasses import dataclass
@@ -84,9 +85,7 @@ class LayerMix(nn.Module):
 class FeatureAdapter(nn.Module):
     """The part of the model that belongs to one feature set: standardise, mix layers, project to width d."""
 
-    def __init__(
-        self, shape: FeatureShape, width: int, dropout: float, *, layer_mix: bool, summaries: bool
-    ) -> None:
+    def __init__(self, shape: FeatureShape, width: int, dropout: float, *, layer_mix: bool, summaries: bool) -> None:
         super().__init__()
         self.shape = shape
         self.standardise = Standardise(shape.voiced)
@@ -153,9 +152,7 @@ class Stem(nn.Module):
 class ModalityEncoder(nn.Module):
     """The trunk's part of one modality: stem, summary steps, transformer layers."""
 
-    def __init__(
-        self, width: int, heads: int, layers: int, dropout: float, stride: int, max_steps: int
-    ) -> None:
+    def __init__(self, width: int, heads: int, layers: int, dropout: float, stride: int, max_steps: int) -> None:
         super().__init__()
         self.max_frames = max_steps * stride
         self.stem = Stem(width, stride)
@@ -192,9 +189,7 @@ def shorten(frames: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     ratio = ((lengths + limit - 1) // limit).clamp_min(1)[:, None]
     edges = torch.arange(limit + 1, device=frames.device) * ratio  # (B, limit + 1), in frames
     edges = torch.minimum(edges, lengths[:, None])
-    running = nn.functional.pad(
-        frames.double().cumsum(1), (0, 0, 1, 0)
-    )  # float32 would lose digits over hours
+    running = nn.functional.pad(frames.double().cumsum(1), (0, 0, 1, 0))  # float32 would lose digits over hours
     sums = running.gather(1, edges[..., None].expand(-1, -1, frames.shape[2])).diff(dim=1)
     counts = edges.diff(dim=1)
     return (sums / counts.clamp_min(1)[..., None]).to(frames.dtype), counts > 0

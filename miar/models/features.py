@@ -78,14 +78,13 @@ def check_feature_sets(trained_on: Mapping[str, Descriptor], given: Mapping[str,
 def summary_groups(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Split named per-clip values into at most :data:`MAX_GROUPS` groups, one token each.
 
-    Columns of the form ``<what>_<statistic>`` with few statistics (``AU12_mean``, ``AU12_max``) are grouped by the
-    statistic; any others (the 88 functionals) by the family that their name begins with: ``F``, ``mfcc``,
-    ``loudness`` ... Families with fewer than :data:`MIN_GROUP` columns, and those beyond the largest, form ``other``.
+    Columns of the form ``<what>_<statistic>`` with few statistics (``AU12_mean``, ``AU12_max``) are grouped
+    by the statistic; any others (the 88 functionals) by the family that their name begins with: ``F``,
+    ``mfcc``, ``loudness`` ... Families with fewer than :data:`MIN_GROUP` columns, and those beyond the
+    largest, form ``other``.
     """
     statistics = [name.rsplit("_", 1)[-1] if "_" in name else "" for name in names]
-    by_statistic = (
-        len(set(statistics)) <= MAX_GROUPS and min(Counter(statistics).values(), default=0) >= MIN_GROUP
-    )
+    by_statistic = len(set(statistics)) <= MAX_GROUPS and min(Counter(statistics).values(), default=0) >= MIN_GROUP
     keys = statistics if by_statistic else [_family(name) for name in names]
     sizes = Counter(keys)
     kept = {key for key, size in sizes.most_common(MAX_GROUPS - 1) if size >= MIN_GROUP}

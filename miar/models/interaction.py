@@ -1,7 +1,8 @@
 """MIAR's feature interaction and feature tokens.
 
-[paper] feature interaction integrates context across modalities; feature tokens are global representations of what
-each modality extracts from the others; there are four. The layout below is our reading (see ``docs/models.md``).
+[paper] feature interaction integrates context across modalities; feature tokens are global representations of
+what each modality extracts from the others; there are four. The layout below is our reading (see
+``docs/models.md``).
 """
 
 from collections.abc import Mapping
@@ -25,17 +26,13 @@ class InteractionLayer(nn.Module):
         super().__init__()
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in modalities})
         pairs = [(to, origin) for to in modalities for origin in modalities if to != origin]
-        self.attention = nn.ModuleDict(
-            {_pair(to, origin): MultiHeadAttention(width, heads) for to, origin in pairs}
-        )
+        self.attention = nn.ModuleDict({_pair(to, origin): MultiHeadAttention(width, heads) for to, origin in pairs})
         self.gates = nn.ParameterDict(
             {_pair(to, origin): nn.Parameter(torch.full((width,), INITIAL_GATE)) for to, origin in pairs}
         )
         self.dropout = FeatureDropout(dropout)
 
-    def forward(
-        self, encoded: Mapping[str, Encoded]
-    ) -> tuple[dict[str, Encoded], dict[str, dict[str, Encoded]]]:
+    def forward(self, encoded: Mapping[str, Encoded]) -> tuple[dict[str, Encoded], dict[str, dict[str, Encoded]]]:
         """New H_m, and Z_{m<-n} by m and n; Z is empty (mask and values) where m or n is absent."""
         normed = {name: self.norms[name](part.steps) for name, part in encoded.items()}
         updated: dict[str, Encoded] = {}
@@ -62,9 +59,9 @@ def _pair(to: str, origin: str) -> str:
 class FeatureTokens(nn.Module):
     """The four tokens: tau_0 over every modality, tau_m over what m takes from the others.
 
-    [paper] four feature tokens. Our reading: tau_m = AttentionPool(q_m, [Z_{m<-n}]_n), m's own H_m when it is alone;
-    tau_0 = AttentionPool(q_0, [H_text; H_audio; H_face]), in which every modality starts with the same share,
-    however many steps it has.
+    [paper] four feature tokens. Our reading: tau_m = AttentionPool(q_m, [Z_{m<-n}]_n), m's own H_m when it is
+    alone; tau_0 = AttentionPool(q_0, [H_text; H_audio; H_face]), in which every modality starts with the same
+    share, however many steps it has.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, queries: int, dropout: float) -> None:

@@ -1,9 +1,10 @@
 """MIAR: modality interaction and alignment representation (arXiv 2601.02414).
 
-[paper] feature interaction integrates context across modalities; feature tokens are global representations of what
-each modality extracts from the others; four tokens; modalities are aligned by contrastive learning and normalization;
-contributions of modalities vary. We have the abstract: everything else here is our reading, and each part can be
-switched off in :class:`MIARConfig`.
+[paper] feature interaction integrates context across modalities; feature tokens are global representations of
+what each modality extracts from the others; four tokens; modalities are aligned by contrastive learning and
+normalization;
+contributions of modalities vary. We have the abstract: everything else here is our reading, and each part can
+be switched off in :class:`MIARConfig`.
 
     1 encode    standardise, mix layers, adapter, strided stem, transformer layers      -> H_m (B, L_m, d)
     2 interact  H_m <- H_m + sum_n g_{m<-n} CrossAttention(H_m, H_n)
@@ -88,7 +89,8 @@ class MIAROutput:
     prediction: Tensor
     """(B,) in label units; for classes, the index of the likeliest."""
     token_weights: Tensor
-    """(B, 4) over :data:`TOKENS`: how tokens were mixed. Not what a modality was worth: tau_m carries others' values."""
+    """(B, 4) over :data:`TOKENS`: how tokens were mixed. It is not what a modality was worth: tau_m carries other
+    modalities' values."""
     token_predictions: Tensor
     """(B, 4) what each token's own head says, as ``prediction``."""
     logits: Tensor
@@ -161,10 +163,7 @@ class MIAR(nn.Module):
         self.head = nn.Linear(width, target.outputs)
         self.token_heads = nn.ModuleDict({name: nn.Linear(width, target.outputs) for name in TOKENS})
         self.align = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.shared_width))
-                for name in self.names
-            }
+            {name: nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.shared_width)) for name in self.names}
         )
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)

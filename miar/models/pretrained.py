@@ -73,9 +73,7 @@ def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
         model = _build(cls, tree)
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, TypeError, RuntimeError, OSError) as error:
-        raise UserError(
-            f"{source} is damaged, copy or train it again: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise UserError(f"{source} is damaged, copy or train it again: {' '.join(str(error).split())[:200]}") from error
     clips = _read_json(folder / CLIPS)
     model.record.training_clip_ids = frozenset(clips["train"])
     model.record.validation_clip_ids = frozenset(clips["valid"])

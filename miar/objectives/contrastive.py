@@ -1,8 +1,8 @@
 """Contrastive alignment of the modalities of one clip.
 
-[paper] MIAR aligns modalities by contrastive learning. Our reading: symmetric InfoNCE (van den Oord et al. 2018;
-Radford et al. 2021) between the shared representations of every two modalities, in which clips with nearly the same
-label are not negatives, since pushing them apart would work against the task.
+[paper] MIAR aligns modalities by contrastive learning. Our reading: symmetric InfoNCE (van den Oord et al.
+2018; Radford et al. 2021) between the shared representations of every two modalities, in which clips with
+nearly the same label are not negatives, since pushing them apart would work against the task.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Drawing the distributions of the modalities together.
 
-[paper] MIAR aligns modalities by normalization. Our reading: the first two moments of the shared representations over
-a batch are drawn together, as in deep CORAL (Sun & Saenko 2016) with the means beside the covariances.
+[paper] MIAR aligns modalities by normalization. Our reading: the first two moments of the shared
+representations over a batch are drawn together, as in deep CORAL (Sun & Saenko 2016) with the means beside
+the covariances.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ MIN_CLIPS = 16
 def moment_distance(first: Tensor, second: Tensor) -> Tensor:
     """|mean_1 - mean_2|^2 + |C_1 - C_2|_F^2 of two samples (n, p) and (m, p).
 
-    CORAL's factor 1 / (4 p^2) is left out: the rows are of unit length, so both terms are at most 4 as they stand.
+    CORAL's factor 1 / (4 p^2) is left out: the rows are of unit length, so both terms are at most 4 as they
+    stand.
     """
     means = (first.mean(0) - second.mean(0)).square().sum()
     return means + (torch.cov(first.T) - torch.cov(second.T)).square().sum()

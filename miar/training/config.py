@@ -52,6 +52,4 @@ class TrainingConfig:
             raise ConfigError("learning_rate, clip_norm and huber_delta must be above 0")
         shares = (self.modality_dropout, self.warmup_share, self.ema_decay, self.label_smoothing)
         if not all(0 <= share <= 1 for share in shares) or self.ema_decay == 1:
-            raise ConfigError(
-                "modality_dropout, warmup_share, label_smoothing and ema_decay must lie between 0 and 1"
-            )
+            raise ConfigError("modality_dropout, warmup_share, label_smoothing and ema_decay must lie between 0 and 1")

@@ -1,7 +1,7 @@
 """Fitting a model: batches, steps, averaged weights, early stopping on the validation clips.
 
-Everything that is fitted (standardiser, label scale, weights) sees the training clips alone; the validation clips only
-choose the epoch.
+Everything that is fitted (standardiser, label scale, weights) sees the training clips alone; the validation
+clips only choose the epoch.
 """
 
 import json
@@ -70,8 +70,8 @@ def fit(
 ) -> FitResult:
     """Train a MIAR model with early stopping on validation MAE (classes: cross-entropy).
 
-    Clips without a label or without any modality are left out and counted. With ``out_dir``, the best model so far and
-    the curves (``history.json``) stand there after every epoch, each file replaced whole.
+    Clips without a label or without any modality are left out and counted. With ``out_dir``, the best model
+    so far and the curves (``history.json``) stand there after every epoch, each file replaced whole.
 
     Raises:
         UserError: too few labelled clips, no validation clips, a constant label, a clip in both sets.
@@ -146,7 +146,7 @@ class _Trainer:
 
     def _epoch(self, epoch: int) -> tuple[EpochReport, float]:
         started = time.perf_counter()
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         losses = self._train_epoch()
         validation, score = validate(self.averaged.model, self.objective, self.valid, self.config.batch_size)
         seconds = time.perf_counter() - started

@@ -2,11 +2,14 @@
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 from miar.training.config import TrainingConfig
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def build_optimizer(modules: list[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
@@ -36,10 +39,10 @@ def build_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-class AveragedWeights:
+class AveragedWeights(Generic[Model]):
     """An exponential moving average of a model's weights (Polyak & Juditsky 1992), warmed up over the first steps."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.decay = decay
         self.step = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -49,5 +52,5 @@ class AveragedWeights:
         """Draw the average towards ``model``; early steps count more, so the start is soon forgotten."""
         self.step += 1
         decay = min(self.decay, self.step / (self.step + 10))
-        averaged, current = list(self.model.parameters()), list(model.parameters())
-        torch._foreach_lerp_(averaged, current, 1.0 - decay)
+        for averaged, current in zip(self.model.parameters(), model.parameters(), strict=True):
+            averaged.lerp_(current, 1.0 - decay)
