@@ -20,7 +20,7 @@ def corpus_to_scores(
     label: str,
     out: str,
     report: str | None = None,
-    config: dict[str, Any] | None = None,
+    config: dict[str, Any] | str | None = None,
     only: list[Modality] | None = None,
     model: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
@@ -33,7 +33,7 @@ def corpus_to_scores(
         label: Name of the label to predict.
         out: Folder for the model.
         report: Where to write the report; empty: none is written.
-        config: Pipeline configuration, as in a configuration file; empty: the defaults.
+        config: Pipeline configuration, as a tree or as the path of a YAML file; empty: the defaults.
         only: Modalities to use (text, audio, face); empty: all that are configured.
         model: Fields of the model's configuration to change from their defaults.
         training: Fields of the training configuration to change from their defaults.

@@ -9,7 +9,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import refresh_table
-from miar.config import PipelineConfig, parse_config
+from miar.config import PipelineConfig, resolve_config
 from miar.features.contract import Modality
 from miar.pipeline.plan import plan_refresh, refresh_targets
 from miar.pipeline.progress import advance
@@ -25,7 +25,7 @@ from tasks.extract import close_pool, draining, extract_shard
 def refresh_features(
     store: str,
     corpus: str | None = None,
-    config: dict[str, Any] | None = None,
+    config: dict[str, Any] | str | None = None,
     only: list[Modality] | None = None,
     retry_failed: bool = False,
     prepared: str | None = None,
@@ -35,7 +35,7 @@ def refresh_features(
     Args:
         store: Folder of the feature store; made if it is not there.
         corpus: Folder or object-store URL of the corpus; empty: every corpus that the store already knows.
-        config: Pipeline configuration, as in a configuration file; empty: the defaults.
+        config: Pipeline configuration, as a tree or as the path of a YAML file; empty: the defaults.
         only: Modalities to refresh (text, audio, face); empty: all that are configured.
         retry_failed: Try again also the clips that failed three times on the same input.
         prepared: Folder of a plan that was already laid out (the command line does so); empty: plan now.
@@ -43,7 +43,7 @@ def refresh_features(
     target = Store.open_or_create(store)
     if prepared:
         return [_run(target, Path(prepared))]
-    settings = parse_config(config or {}, origin="config")
+    settings = resolve_config(config)
     if only:
         settings = settings.only(set(only))
     return [

@@ -24,7 +24,7 @@ def score_corpus(
     store: str,
     model: str,
     corpus: str | None = None,
-    config: dict[str, Any] | None = None,
+    config: dict[str, Any] | str | None = None,
     snapshot: str | None = None,
     report: str | None = None,
 ) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def score_corpus(
         model: Folder of a trained model, or a hub id.
         corpus: Folder or URL of a corpus: its features are refreshed first and its clips alone are scored; empty:
             every clip in the store.
-        config: Pipeline configuration for that refresh; empty: the defaults.
+        config: Pipeline configuration for that refresh, as a tree or the path of a YAML file; empty: the defaults.
         snapshot: Id or name of a snapshot to score; empty: one is taken now.
         report: Where to write the report; empty: none is written.
     """

@@ -5,6 +5,7 @@ described, and every run stores its resolved configuration with its results.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +112,15 @@ def load_config(path: str | Path | None) -> PipelineConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return parse_config({} if tree is None else tree, origin=str(path))
+
+
+def resolve_config(config: Mapping[str, Any] | str | Path | None) -> PipelineConfig:
+    """A configuration however it is given: a tree, the path of a YAML file, or nothing for the defaults.
+
+    Raises:
+        ConfigError: see :func:`load_config` and :func:`parse_config`.
+    """
+    return parse_config(config) if isinstance(config, Mapping) else load_config(config)
 
 
 def parse_config(tree: Any, origin: str = "configuration") -> PipelineConfig:

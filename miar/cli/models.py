@@ -97,13 +97,13 @@ def score(
     """
     from miar.config import load_config
 
-    settings = None if config is None else load_config(config).model_dump(mode="json")
+    load_config(config)
     result = _run_flow(
         "score_corpus",
         store=store if corpus is not None else _opened(store),
         model=model,
         corpus=corpus,
-        config=settings,
+        config=None if config is None else str(config),
         snapshot=snapshot,
     )
     if json:
