@@ -34,7 +34,6 @@ CHECKPOINT_EVERY = 20
 _LOG = "_delta_log"
 _NO_RETRY = CommitProperties(max_commit_retries=0)
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
 
 
 class ConflictError(Exception):
@@ -109,7 +108,7 @@ def commit(
                 files.url(spec.name),
                 schema,
                 adds,
-                configuration=_CONFIGURATION,
+                configuration=_configuration(spec),
                 commit_properties=_NO_RETRY,
                 post_commithook_properties=_NO_HOOKS,
             )
@@ -126,6 +125,14 @@ def commit(
             raise ConflictError(str(error)) from error
         reason = " ".join(str(error).split())
         raise StoreError(f"cannot write the log of the table {spec.name}: {reason}") from error
+
+
+def _configuration(spec: TableSpec) -> dict[str, str | None]:
+    """The log is never cleaned; and readers must know which columns have statistics, or their filters lose rows."""
+    return {
+        "delta.enableExpiredLogCleanup": "false",
+        "delta.dataSkippingStatsColumns": ",".join(spec.skipping_columns),
+    }
 
 
 def _add(files: LocalFiles, spec: TableSpec, name: str, now_ms: int) -> AddAction:

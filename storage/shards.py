@@ -189,21 +189,18 @@ def _schema_problem(found: pa.Schema, expected: pa.Schema) -> str:
 
 
 def statistics(files: LocalFiles, spec: TableSpec, name: str) -> str:
-    """The statistics of a file as the Delta log writes them, from the file's own footer."""
-    metadata = pq.read_metadata(files.path(f"{spec.name}/{name}"))
-    ranges: dict[str, tuple[Any, Any, int]] = {}
-    for index in range(metadata.num_columns):
-        column = metadata.schema.column(index).path
-        if column in spec.skipping_columns:
-            found = [metadata.row_group(group).column(index).statistics for group in range(metadata.num_row_groups)]
-            if found and all(part is not None and part.has_min_max and part.has_null_count for part in found):
-                lows, highs = [part.min for part in found], [part.max for part in found]
-                ranges[column] = (min(lows), max(highs), sum(part.null_count for part in found))
+    """The statistics of a file as the Delta log writes them.
+
+    They are complete for every skipping column, nulls included: of a column without a range, deltalake's dataset
+    makes the condition ``column >= null``, and a filter on it loses rows.
+    """
+    rows = pq.ParquetFile(files.path(f"{spec.name}/{name}")).read(list(spec.skipping_columns))
+    ranges = {column: pc.min_max(rows[column]).as_py() for column in spec.skipping_columns}
     return json.dumps(
         {
-            "numRecords": metadata.num_rows,
-            "minValues": {column: low for column, (low, _, _) in ranges.items()},
-            "maxValues": {column: high for column, (_, high, _) in ranges.items()},
-            "nullCount": {column: nulls for column, (_, _, nulls) in ranges.items()},
+            "numRecords": rows.num_rows,
+            "minValues": {column: found["min"] for column, found in ranges.items()},
+            "maxValues": {column: found["max"] for column, found in ranges.items()},
+            "nullCount": {column: rows[column].null_count for column in spec.skipping_columns},
         }
     )

@@ -1,0 +1,91 @@
+"""Stores and rows that the storage tests share."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from storage import Store, TableSpec, feature_table
+
+N_COLUMNS = 3
+WHEN = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def spec() -> TableSpec:
+    return feature_table(
+        "features/opensmile/0123456789abcdef",
+        n_columns=N_COLUMNS,
+        summary_columns=["loudness_mean"],
+        quality_columns=["quality_voiced"],
+    )
+
+
+@pytest.fixture(scope="session")
+def features(spec: TableSpec) -> Callable[..., pa.Table]:
+    """``features({"clip": "hash"})``: rows whose values depend on clip and hash alone; ``missing`` have none."""
+
+    def make(hashes: dict[str, str], missing: Iterable[str] = (), run_id: str = "run-1") -> pa.Table:
+        absent = set(missing)
+        rows = []
+        for clip, input_hash in hashes.items():
+            ok = clip not in absent
+            rng = np.random.default_rng(abs(hash((len(clip), *clip.encode(), *input_hash.encode()))))
+            n_frames = int(rng.integers(0, 5))
+            rows.append(
+                {
+                    "clip_id": clip,
+                    "corpus_id": "corpus",
+                    "source_id": None,
+                    "input_hash": input_hash,
+                    "status": "ok" if ok else "missing",
+                    "reason": None if ok else "no_voice",
+                    "n_frames": n_frames if ok else None,
+                    "values": rng.normal(size=n_frames * N_COLUMNS).tolist() if ok else None,
+                    "times": (np.arange(n_frames) / 100).tolist() if ok else None,
+                    "pooled": None,
+                    "loudness_mean": float(rng.normal()) if ok else None,
+                    "quality_voiced": 0.5,
+                    "run_id": run_id,
+                    "extracted_at": WHEN,
+                }
+            )
+        return pa.Table.from_pylist(rows, schema=spec.schema)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wanted() -> Callable[[dict[str, str]], pa.Table]:
+    def make(hashes: dict[str, str]) -> pa.Table:
+        schema = pa.schema([("clip_id", pa.string()), ("input_hash", pa.string())])
+        return pa.table([list(hashes), list(hashes.values())], schema=schema)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def labels() -> Callable[..., pa.Table]:
+    """``labels({("clip", "sentiment"): 1.5})``."""
+
+    def make(values: dict[tuple[str, str], float | None]) -> pa.Table:
+        return pa.table(
+            {
+                "clip_id": pa.array([clip for clip, _ in values], pa.string()),
+                "name": pa.array([name for _, name in values], pa.string()),
+                "corpus_id": pa.repeat("corpus", len(values)),
+                "source_id": pa.nulls(len(values), pa.string()),
+                "value": pa.array(list(values.values()), pa.float64()),
+                "category": pa.nulls(len(values), pa.string()),
+            }
+        )
+
+    return make
