@@ -23,7 +23,9 @@ PATCH = (64, 56, 256, 280)
 """Box (left, top, right, bottom) in the frame that the moving face stays within, head motion included."""
 DETAIL = 2
 """Features are drawn this many times larger, then reduced: smooth edges."""
-SKIN_BLUR = 3.2
+COARSE = 2
+"""Skin, which has no edges, is drawn this many times smaller, then enlarged."""
+SKIN_BLUR = 3.2 / COARSE
 EYE_WHITE: Colour = (240, 238, 234)
 MOUTH_DARK: Colour = (62, 22, 24)
 TEETH: Colour = (236, 232, 222)
@@ -84,8 +86,9 @@ class Portrait:
         _paste(frame, self._layers.head, shift)
         left, top, right, bottom = PATCH
         local = vertices[:, :2] - (left, top)
-        skin = self._skin(vertices, local, (right - left, bottom - top))
-        large = skin.resize((skin.width * DETAIL, skin.height * DETAIL), Image.Resampling.BILINEAR)
+        width, height = right - left, bottom - top
+        skin = self._skin(vertices, local / COARSE, (width // COARSE, height // COARSE))
+        large = skin.resize((width * DETAIL, height * DETAIL), Image.Resampling.BILINEAR)
         _features(large, local * DETAIL, self._speaker)
         mask = _polygon_mask(large.size, _points(local * DETAIL, mesh.FACE_OVAL))
         frame.paste(large.reduce(DETAIL), (left, top), mask.reduce(DETAIL))
@@ -283,7 +286,7 @@ def _fringe(draw: ImageDraw.ImageDraw, speaker: Speaker, face: FloatArray) -> No
     taper = np.sin(np.linspace(0.12, np.pi - 0.12, len(arc)))[:, None] ** 0.7
     inner, outer = arc + towards * depth * taper, arc - towards * 7 * taper
     outline = np.concatenate([outer, inner[::-1]]) * LARGE
-    draw.polygon([tuple(p) for p in outline.tolist()], fill=speaker.hair)
+    draw.polygon([tuple(p) for p in outline.tolist()], fill=_shade(speaker.hair, 0.88))
 
 
 def _turned_away(speaker: Speaker) -> Image.Image:
@@ -309,7 +312,7 @@ def _turned_away(speaker: Speaker) -> Image.Image:
 
 
 def _paste(frame: Image.Image, layer: Image.Image, shift: FloatArray) -> None:
-    offset = (int(round(float(shift[0]))), int(round(float(shift[1]))))
+    offset = (round(float(shift[0])), round(float(shift[1])))
     frame.paste(layer, offset, layer)
 
 
@@ -324,10 +327,10 @@ def _points(points: FloatArray, indices: list[int]) -> Points:
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (max(0, min(255, int(round(value * factor)))) for value in colour)
+    red, green, blue = (max(0, min(255, round(value * factor))) for value in colour)
     return red, green, blue
 
 
 def _blend(first: Colour, second: Colour, share: float) -> Colour:
-    red, green, blue = (int(round(a + (b - a) * share)) for a, b in zip(first, second, strict=True))
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue

@@ -149,7 +149,7 @@ def _write_media(path: Path, frames: Iterator[Frame], sound: FloatArray) -> None
         video.options = {"preset": "veryfast", "crf": "20", "threads": "1", "flags": "+bitexact"}
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         audio.bit_rate = 80_000
-        audio.options = {"flags": "+bitexact"}
+        audio.options = {"flags": "+bitexact", "aac_coder": "fast"}  # a fifth of the default's time
         samples = sound.astype(np.float32)
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

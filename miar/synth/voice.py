@@ -24,6 +24,7 @@ _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "range": 4}
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 FloatArray = NDArray[np.float64]
+_SMOOTHER: FloatArray = np.hanning(11).astype(np.float64) / np.hanning(11).sum()
 
 LEVEL_DB = -23.0
 """Level of a neutral utterance: RMS of its louder half, in dB of full scale."""
@@ -134,7 +135,7 @@ def _tilted(samples: FloatArray, brightness: float) -> FloatArray:
     """Mix in the slope (brighter) or the running mean (duller) of the wave."""
     if brightness > 0:
         return samples + 1.5 * brightness * np.diff(samples, prepend=0.0)
-    smooth = np.convolve(samples, np.hanning(11) / np.hanning(11).sum(), mode="same")
+    smooth = np.convolve(samples, _SMOOTHER, mode="same")
     return samples * (1 + 0.85 * brightness) - 0.85 * brightness * smooth
 
 
