@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -31,6 +30,7 @@ from storage import (
     TableSpec,
     feature_table,
 )
+from storage.arrow import pc
 
 FORMATS = ("csv", "parquet", "jsonl")
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from miar.corpus.model import text_hash
 from miar.errors import UserError
 from storage import CLIPS, Store
+from storage.arrow import pc
 
 CLIP_COLUMNS = ("video_id", "split", "text", "speaker", "segment")
 """Read where the file has them."""

@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from miar.errors import UserError
 from miar.features.contract import Modality
+from storage.arrow import pc
 
 ROWS_PER_BLOCK = 10_000
 """Keeps every list array far below the 2^31 values that 32-bit offsets can address."""
