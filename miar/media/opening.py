@@ -131,9 +131,7 @@ def _check_size(file: BinaryIO, limits: MediaLimits) -> bytes:
     if size == 0:
         raise MediaError(MediaProblem.EMPTY_FILE, "the file is empty (0 bytes)")
     if size > limits.max_bytes:
-        raise MediaError(
-            MediaProblem.OVER_LIMIT, f"the file has {size:,} bytes; the limit is {limits.max_bytes:,}"
-        )
+        raise MediaError(MediaProblem.OVER_LIMIT, f"the file has {size:,} bytes; the limit is {limits.max_bytes:,}")
     return head
 
 
@@ -144,20 +142,14 @@ def _refusal(head: bytes) -> MediaError:
             "an mp4 or mov file without a readable moov atom: the recording or the copy was not finished",
         )
     if head.startswith(_KNOWN_HEADS):
-        return MediaError(
-            MediaProblem.DAMAGED_HEADER, "the header is damaged or cut off; nothing can be decoded"
-        )
-    return MediaError(
-        MediaProblem.NOT_MEDIA, "not a media file, or a kind that is not read (playlists are not)"
-    )
+        return MediaError(MediaProblem.DAMAGED_HEADER, "the header is damaged or cut off; nothing can be decoded")
+    return MediaError(MediaProblem.NOT_MEDIA, "not a media file, or a kind that is not read (playlists are not)")
 
 
 def _check_streams(container: InputContainer, limits: MediaLimits, head: bytes) -> None:
     audio, video = pick_streams(container)
     if audio is None and video is None:
-        if any(
-            stream.type in ("audio", "video") and stream.codec_context is None for stream in container.streams
-        ):
+        if any(stream.type in ("audio", "video") and stream.codec_context is None for stream in container.streams):
             raise _refusal(head)
         raise MediaError(MediaProblem.NO_STREAMS, "the file holds neither sound nor moving pictures")
     if video is not None:

@@ -24,9 +24,7 @@ class Converter:
         width, height = frame.width * self._pixel_aspect, float(frame.height)
         scale = min(1.0, self._max_side / max(width, height))
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        converted = self._reformatter.reformat(
-            frame, width=size[0], height=size[1], format="rgb24", threads=1
-        )
+        converted = self._reformatter.reformat(frame, width=size[0], height=size[1], format="rgb24", threads=1)
         quarter_turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(converted.to_ndarray(), quarter_turns), dtype=np.uint8)
 

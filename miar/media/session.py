@@ -61,9 +61,7 @@ class _Session:
         self._spans = spans
         self._limits = limits
         self._audio_stream, self._video_stream = pick_streams(container)
-        zero_s = (
-            max(0, container.start_time or 0) / _MICROSECONDS
-        )  # below zero is pre-roll, which is not shown
+        zero_s = max(0, container.start_time or 0) / _MICROSECONDS  # below zero is pre-roll, which is not shown
         self._claimed_s = claimed_duration_s(container)
         self._clock = FileClock(zero_s, self._claimed_s)
         self._audio: AudioLane | None = None
@@ -73,9 +71,7 @@ class _Session:
         if video is not None and self._video_stream is not None:
             self._video_stream.codec_context.thread_count = threads
             self._video = VideoLane(self._video_stream, self._clock, spans, limits, video)
-        self._lanes: dict[int, Lane] = {
-            lane.stream.index: lane for lane in (self._audio, self._video) if lane
-        }
+        self._lanes: dict[int, Lane] = {lane.stream.index: lane for lane in (self._audio, self._video) if lane}
         self._lanes_left = [len(self._lanes)] * len(spans)
         self._read_s = 0.0
         self._is_over = False

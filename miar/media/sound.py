@@ -35,9 +35,7 @@ class ClipSound:
         self._first = first
         self._last = last
         self._next = first
-        self._resampler = (
-            None if file_rate == rate else soxr.ResampleStream(file_rate, rate, 1, dtype="float32")
-        )
+        self._resampler = None if file_rate == rate else soxr.ResampleStream(file_rate, rate, 1, dtype="float32")
         self._blocks: list[Samples] = []
         self.bad_samples = 0
 
