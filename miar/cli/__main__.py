@@ -1,0 +1,5 @@
+"""``python -m miar.cli`` is the ``miar`` command."""
+
+from miar.cli import main
+
+main()
