@@ -1,8 +1,13 @@
 """Stores and rows that the storage tests share."""
 
+import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,3 +94,31 @@ def labels() -> Callable[..., pa.Table]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def processes() -> Any:
+    """The module of things that child processes do, with ``start(function, *args)`` to have one do it.
+
+    Children come from a server that has imported the store once; each is a real process and can be killed.
+    """
+    here = str(Path(__file__).parent)
+    sys.path.insert(0, here)
+    import store_processes
+
+    # The server finds what it is to preload by PYTHONPATH alone; without it every child would import the store anew.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("PYTHONPATH", here, prepend=os.pathsep)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "store_processes"])
+    forkserver.ensure_running()
+    monkeypatch.undo()
+
+    def start(function: Callable[..., None], *args: object) -> Any:
+        process = context.Process(target=function, args=args, daemon=True)
+        process.start()
+        return process
+
+    store_processes.start = start
+    store_processes.queue = context.Queue
+    return store_processes

@@ -52,9 +52,8 @@ def test_duckdb(replaced) -> None:
     import duckdb
 
     rows = duckdb.from_arrow(DeltaTable(replaced.path).to_pyarrow_dataset())
-    found = duckdb.sql("select clip_id, input_hash from rows order by clip_id").fetchall()
-    assert found == sorted(LIVE.items())
-    assert duckdb.sql("select count(*) from rows where clip_id = 'b'").fetchall() == [(1,)]
+    assert rows.select("clip_id, input_hash").order("clip_id").fetchall() == sorted(LIVE.items())
+    assert rows.filter("clip_id = 'b'").aggregate("count(*)").fetchall() == [(1,)]
 
 
 def test_the_folder_by_itself_holds_more_than_the_live_rows(replaced) -> None:

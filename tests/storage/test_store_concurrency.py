@@ -1,0 +1,125 @@
+"""Several processes write one store while others read: nothing lost, nothing doubled, nothing half."""
+
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from storage import LABELS, CommitConflictError, Store
+from storage import commits as commits_module
+
+N_CLIPS = 60
+ROUNDS = 5
+
+
+def test_four_writers_and_a_reader(store: Store, processes, tmp_path: Path) -> None:
+    stop, seen = tmp_path / "stop", processes.queue()
+    reader = processes.start(processes.read_until, store.uri, str(stop), seen)
+    writers = [processes.start(processes.write_shared, store.uri, worker, ROUNDS, N_CLIPS) for worker in range(4)]
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    stop.touch()
+    reader.join(60)
+    looks = seen.get(timeout=10)
+    assert isinstance(looks, int), looks
+    assert looks > 0
+    clips = store.table(processes.SPEC).read(["clip_id"])["clip_id"].to_pylist()
+    assert sorted(clips) == sorted(f"c{i}" for i in range(N_CLIPS))
+    values = dict(zip(*store.table(LABELS).read(["clip_id", "value"]).to_pydict().values(), strict=True))
+    own = {f"own-{worker}-{n}": worker * 1000.0 + n for worker in range(4) for n in range(ROUNDS)}
+    assert {key: value for key, value in values.items() if key.startswith("own")} == own
+    assert values["left"] == values["right"]
+    assert len(values) == len(own) + 2
+
+
+def test_a_foreign_writer_between_plan_and_commit_makes_a_new_plan(store: Store, labels, monkeypatch) -> None:
+    table, other = store.table(LABELS), Store.open(store.uri).table(LABELS)
+    table.merge(labels({("a", "x"): 0.0}))
+    write = commits_module.write_shards
+    rivals = [labels({("a", "x"): 1.0, ("b", "x"): 1.0}), labels({("c", "x"): 1.0})]
+
+    def interrupted(*args, **kwargs) -> None:
+        write(*args, **kwargs)
+        if rivals:
+            other.merge(rivals.pop(0))
+
+    monkeypatch.setattr(commits_module, "write_shards", interrupted)
+    result = table.merge(labels({("a", "x"): 2.0, ("b", "x"): 2.0}))
+    assert (result.rows_added, result.rows_replaced) == (0, 2)
+    values = dict(zip(*table.read(["clip_id", "value"]).to_pydict().values(), strict=True))
+    assert values == {"a": 2.0, "b": 2.0, "c": 1.0}
+    assert table.orphans() == []
+
+
+def test_a_rival_that_never_rests_is_a_conflict_error(store: Store, labels, monkeypatch) -> None:
+    table, other = store.table(LABELS), Store.open(store.uri).table(LABELS)
+    write, turns = commits_module.write_shards, iter(range(1000))
+    nested = threading.local()
+
+    def interrupted(*args, **kwargs) -> None:
+        write(*args, **kwargs)
+        if not getattr(nested, "inside", False):
+            nested.inside = True
+            other.merge(labels({("rival", "x"): float(next(turns))}))
+            nested.inside = False
+
+    monkeypatch.setattr(commits_module, "write_shards", interrupted)
+    monkeypatch.setattr(commits_module, "MAX_ATTEMPTS", 4)
+    with pytest.raises(CommitConflictError) as error:
+        table.merge(labels({("a", "x"): 2.0}))
+    assert "\n" not in str(error.value)
+    assert table.read(["clip_id"])["clip_id"].to_pylist() == ["rival"]
+    assert table.orphans() == []
+    assert list((Path(store.uri) / "_staging").iterdir()) == []
+
+
+def test_two_first_commits_of_one_table(store: Store, labels, monkeypatch) -> None:
+    """Creating the table is a commit like any other: of two, the second plans again."""
+    table, other = store.table(LABELS), Store.open(store.uri).table(LABELS)
+    write, rivals = commits_module.write_shards, [labels({("b", "x"): 1.0})]
+
+    def interrupted(*args, **kwargs) -> None:
+        write(*args, **kwargs)
+        if rivals:
+            other.merge(rivals.pop())
+
+    monkeypatch.setattr(commits_module, "write_shards", interrupted)
+    table.merge(labels({("a", "x"): 1.0}))
+    assert sorted(table.read(["clip_id"])["clip_id"].to_pylist()) == ["a", "b"]
+    assert DeltaTable(table.path).version() == 1
+
+
+def test_the_same_shard_registered_by_two_at_once(store: Store, spec, features, wanted, monkeypatch) -> None:
+    table, other = store.table(spec), Store.open(store.uri).table(spec)
+    hashes = {"a": "1", "b": "1"}
+    shard = table.stage(features(hashes), run_id="r", name="shard")
+    write, rivals = commits_module.write_shards, [1]
+
+    def interrupted(*args, **kwargs) -> None:
+        write(*args, **kwargs)
+        if rivals:
+            rivals.pop()
+            other.register([shard], wanted=wanted(hashes))
+
+    monkeypatch.setattr(commits_module, "write_shards", interrupted)
+    assert table.register([shard], wanted=wanted(hashes)).files_ignored == 1
+    assert table.count() == 2
+    assert table.version() == 0
+
+
+def test_a_snapshot_waits_for_the_commit_that_is_under_way(store: Store, labels, monkeypatch) -> None:
+    """While the guard is held nothing moves, so a snapshot is a vector of versions that stood together."""
+    table = store.table(LABELS)
+    table.merge(labels({("a", "x"): 0.0}))
+    taken: list[pa.Table] = []
+    with store._guard():
+        thread = threading.Thread(target=lambda: taken.append(store.snapshots.take().read("labels")))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert not taken
+    thread.join(10)
+    assert taken[0].num_rows == 1
