@@ -49,15 +49,6 @@ class Metrics(dict[str, float | None]):
             self[name] = None
             self.undefined[name] = str(error)
 
-    def as_dict(self) -> dict[str, object]:
-        """Everything, JSON-able."""
-        return {
-            "n": self.n,
-            "left_out": self.left_out,
-            "values": dict(self),
-            "undefined": dict(self.undefined),
-        }
-
 
 # --- Regression ---
 

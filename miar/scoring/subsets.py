@@ -6,7 +6,7 @@ cannot have it and little is padded. What is kept is a few numbers per clip; mem
 one batch.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from miar.data.batches import MODALITIES, Batch
 from miar.data.dataset import ClipDataset
+from miar.models.miar import TrainingRecord
 from miar.models.target import TargetSpec
 from miar.scoring.shapley import subsets_of, to_masks
 
@@ -55,11 +56,10 @@ class FusionModel(Protocol):
 
     training: bool
     target: TargetSpec
+    record: TrainingRecord
 
     @property
     def device(self) -> torch.device: ...
-    @property
-    def training_clip_ids(self) -> Collection[str]: ...
     def encode(self, batch: Batch) -> Any: ...
     def fuse(self, encoded: Any, available: Tensor) -> FusionOutput: ...
     def check_feature_sets(self, given: Mapping[str, Mapping[str, Any]]) -> None: ...

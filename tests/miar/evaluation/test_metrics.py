@@ -109,7 +109,7 @@ def test_an_undefined_correlation_is_null_with_a_reason(target, prediction, reas
     ours = regression_metrics(target, prediction)
     assert ours["corr"] is None
     assert ours.undefined["corr"] == reason
-    json.dumps(ours.as_dict(), allow_nan=False)
+    json.dumps(ours, allow_nan=False)
 
 
 def test_a_small_scale_is_still_a_signal():

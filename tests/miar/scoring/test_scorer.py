@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from miar.data.batches import MODALITIES, Batch
 from miar.data.dataset import ClipDataset, ModalityData, Ragged
 from miar.errors import FeatureMismatchError
-from miar.models.miar import MIAR, MIARConfig
+from miar.models.miar import MIAR, MIARConfig, TrainingRecord
 from miar.models.target import TargetSpec
 from miar.scoring.scorer import CONTRIBUTIONS, SCORE_SCHEMA, WEIGHTS, score_dataset
 from miar.scoring.subsets import predict_subsets
@@ -71,7 +71,7 @@ class MeanSum(nn.Module):
         super().__init__()
         self.pair = pair
         self.target = TargetSpec("sentiment", base, 1.0)
-        self.training_clip_ids: frozenset[str] = frozenset()
+        self.record = TrainingRecord()
         self.device = torch.device("cpu")
         self.encodings = 0
         self.rows_fused = 0
