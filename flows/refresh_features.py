@@ -6,9 +6,9 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture, as_completed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import refresh_table
+from flows.runners import threads
 from miar.config import PipelineConfig, resolve_config
 from miar.features.contract import Modality
 from miar.pipeline.plan import plan_refresh, refresh_targets
@@ -21,7 +21,7 @@ from tasks.extract import close_pool, draining, extract_shard
 
 
 # The threads only wait for worker processes, whose number is `execution.workers`.
-@flow(name="refresh-features", task_runner=ThreadPoolTaskRunner(max_workers=32), persist_result=False)
+@flow(name="refresh-features", task_runner=threads(32), persist_result=False)
 def refresh_features(
     store: str,
     corpus: str | None = None,

@@ -7,10 +7,10 @@ from typing import Any
 
 from prefect import flow
 from prefect.futures import as_completed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import metrics_table, report_link
 from flows.refresh_features import refresh_features
+from flows.runners import threads
 from miar.pipeline.progress import advance
 from miar.pipeline.runs import new_run_id, recorded_run
 from miar.pipeline.score import plan_scoring
@@ -19,7 +19,7 @@ from tasks.score import score_chunk
 
 
 # Chunks are scored one after another: one is enough to fill a GPU, or the cores through torch's own threads.
-@flow(name="score-corpus", task_runner=ThreadPoolTaskRunner(max_workers=1), persist_result=False)
+@flow(name="score-corpus", task_runner=threads(1), persist_result=False)
 def score_corpus(
     store: str,
     model: str,

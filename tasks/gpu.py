@@ -11,7 +11,7 @@ from prefect.concurrency.sync import concurrency
 def gpu() -> Iterator[None]:
     """Hold this host's GPU around the part that needs it; nothing to hold where there is none.
 
-    The limit ``gpu:<host>`` is made by ``make deploy`` on a host with a GPU; where nobody made it, nothing is waited for.
+    ``make deploy`` makes the limit ``gpu:<host>`` on a host with a GPU; where nobody made it, nothing is waited for.
     """
     import torch
 

@@ -10,8 +10,8 @@ from miar.cli.console import progress
 def run_flow(load: Callable[[], Any], *args: Any, **parameters: Any) -> Any:
     """Import a flow with ``load`` and run it here.
 
-    Prefect's own log would repeat each error as a traceback; the command line says it in one line. ``PREFECT_LOGGING_LEVEL``
-    brings the log back.
+    Prefect's own log would repeat each error as a traceback; the command line says it in one line.
+    ``PREFECT_LOGGING_LEVEL=INFO`` brings the log back.
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

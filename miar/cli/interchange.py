@@ -1,13 +1,16 @@
 """Commands that bring tables in and take them out: import table, export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from miar.cli.console import print_json, say, warn
 from miar.cli.options import JsonOption, SnapshotOption, StoreArgument, StoreOption, parse_pairs
 from miar.errors import ConfigError
+
+if TYPE_CHECKING:
+    from miar.data.import_columns import FeatureColumn
 
 imports = typer.Typer(
     help="Bring features, words and labels that were made elsewhere into a store.", no_args_is_help=True
@@ -47,12 +50,12 @@ def import_table(
         features=[_feature_column(text) for text in feature or ()],
     )
     if json:
-        print_json(result)
+        print_json(result.as_dict())
         return
     say(str(result))
 
 
-def _feature_column(text: str) -> object:
+def _feature_column(text: str) -> "FeatureColumn":
     from miar.data.import_table import FeatureColumn
     from miar.features.contract import Modality
 

@@ -147,6 +147,6 @@ def _crash_message(error: pebble.ProcessExpired) -> str:
 
 
 def _prepare_worker(threads: int) -> None:
-    """In a fresh worker process: share the cores out, and leave Ctrl-C, which reaches the whole group, to the parent."""
+    """In a fresh worker process: share the cores out, and leave Ctrl-C, which reaches the whole group, alone."""
     initialise_worker(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,10 +3,9 @@
 from collections import Counter
 from typing import Any
 
-import pyarrow.compute as pc
-
 from miar.pipeline.runs import latest_runs
 from storage import CLIPS, FAILURES, FEATURE_SETS, SCORES, Store, feature_table
+from storage.arrow import pc
 
 
 def store_status(store: Store, *, failures: int = 50) -> dict[str, Any]:
