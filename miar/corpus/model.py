@@ -78,7 +78,8 @@ class CorpusListing:
 
 
 def clip_id(corpus_id: str, path: str, start_ms: int, end_ms: int | None) -> str:
-    """The identity of a clip: it does not change when other files come or go, or when its words are edited."""
+    """The identity of a clip: it does not change when other files come or go, or when its words are
+    edited."""
     return stable_key([corpus_id, path, start_ms, end_ms])
 
 

@@ -1,9 +1,9 @@
 """Paths within a corpus: how they are written down, and which are refused.
 
-A path is kept relative to the corpus root, with forward slashes, and has to survive Parquet, which knows UTF-8 only.
-A file name that is not UTF-8 is therefore escaped, reversibly: each byte that does not decode is written ``%XX``
-(upper-case hex, ``%80`` to ``%FF``), and a ``%`` that would read like such an escape, or like ``%25``, becomes
-``%25``. Every other name stands as it is, with its spaces, quotes, newlines and emoji.
+A path is kept relative to the corpus root, with forward slashes, and has to survive Parquet, which knows
+UTF-8 only. A file name that is not UTF-8 is therefore escaped, reversibly: each byte that does not decode is
+written ``%XX`` (upper-case hex, ``%80`` to ``%FF``), and a ``%`` that would read like such an escape, or like
+``%25``, becomes ``%25``. Every other name stands as it is, with its spaces, quotes, newlines and emoji.
 """
 
 import posixpath

@@ -1,4 +1,5 @@
-"""Where a corpus lies: find its files, fingerprint one, open one. A local folder, or any URL that fsspec can open."""
+"""Where a corpus lies: find its files, fingerprint one, open one. A local folder, or any URL that fsspec can
+open."""
 
 import hashlib
 import os
@@ -7,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from miar.corpus.model import CorpusProblem, Source
 from miar.corpus.paths import escape_path, extension_of, is_url, unescape_path
@@ -17,8 +18,10 @@ from miar.media.decode import MediaFile
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-VIDEO_EXTENSIONS = frozenset("mp4 mov mkv avi webm m4v mpg mpeg mts m2ts ts wmv flv 3gp ogv".split())
-AUDIO_EXTENSIONS = frozenset("wav flac mp3 ogg oga m4a opus aac aif aiff wma amr au caf".split())
+_VIDEO = "mp4 mov mkv avi webm m4v mpg mpeg mts m2ts ts wmv flv 3gp ogv"
+_AUDIO = "wav flac mp3 ogg oga m4a opus aac aif aiff wma amr au caf"
+VIDEO_EXTENSIONS = frozenset(_VIDEO.split())
+AUDIO_EXTENSIONS = frozenset(_AUDIO.split())
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | AUDIO_EXTENSIONS
 
 _BLOCK_BYTES = 1 << 20
@@ -28,7 +31,8 @@ _MTIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 @dataclass
 class Files:
-    """Every file under a root that is not hidden, by its path as the file system spells it, in sorted order."""
+    """Every file under a root that is not hidden, by its path as the file system spells it, in sorted
+    order."""
 
     found: dict[str, Source] = field(default_factory=dict)
     problems: list[CorpusProblem] = field(default_factory=list)
@@ -58,7 +62,8 @@ def find_files(root: str, *, follow_outside_links: bool) -> Files:
 
 
 def fingerprint(root: str, source: Source) -> str:
-    """What a file's content is known by: blake2b over its bytes, read in blocks, or an object store's own tag.
+    """What a file's content is known by: blake2b over its bytes, read in blocks, or an object store's own
+    tag.
 
     Raises:
         MediaError: the file cannot be read.
@@ -93,7 +98,7 @@ def open_source(root: str, source: Source) -> MediaFile:
         return os.path.join(folder, *path.split("/"))
     filesystem, base = _filesystem(root)
     try:
-        return filesystem.open(posixpath.join(base, path), "rb")
+        return cast(BinaryIO, filesystem.open(posixpath.join(base, path), "rb"))
     except FileNotFoundError as error:
         raise MediaError(MediaProblem.VANISHED, f"{source.path} is no longer there") from error
     except PermissionError as error:
