@@ -4,8 +4,6 @@ Rows are streamed, so that a table larger than memory can be exported; the file 
 """
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -17,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from miar.data.replacing import replacing
 from miar.errors import UserError
 from storage import (
     CLIPS,
@@ -58,11 +57,9 @@ def export_table(store: Store, table: str, *, format: str, out: str | Path, snap
     if format not in FORMATS:
         raise UserError(f"cannot export as {format!r}; choose one of {', '.join(FORMATS)}")
     path = Path(out)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file")
     schema, batches = _source(store, table, snapshot)
     rows = 0
-    with _replacing(path) as temporary, _writer(format, temporary, schema) as write:
+    with replacing(path) as temporary, _writer(format, temporary, schema) as write:
         for batch in batches:
             write(batch)
             rows += batch.num_rows
@@ -125,20 +122,6 @@ def _batch_size(name: str) -> int:
 
 
 # --- Where they go ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the body succeeds."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def import_table(
     result = ImportResult(corpus_id)
     table, repeated = without_repeats(table.select(list(used)), id_column)
     if repeated:
-        result.warnings.append(f"{repeated} rows repeat a clip word for word and were left out")
+        result.warnings.append(f"rows that repeat a clip word for word and were left out: {repeated}")
     plan = _plan(store, table, id_column, labels, matched, result)
     if not plan.is_empty:
         _write(store, plan, result, _run_config(path, labels, features, id_column))
@@ -194,7 +194,7 @@ def _label_changes(
     result: ImportResult,
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Labels to write, and (clip_id, name) of those to remove."""
-    chosen = (pc.field("corpus_id") == result.corpus_id) & pc.field("name").isin(list(labels))
+    chosen = (pc.field("corpus_id") == result.corpus_id) & pc.field("name").isin(pa.array(labels, pa.string()))
     stored = {(row["clip_id"], row["name"]): row for row in store.table(LABELS).read(filter=chosen).to_pylist()}
     wanted: dict[tuple[str, str], dict[str, Any]] = {}
     for name, column in labels.items():

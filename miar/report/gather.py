@@ -279,7 +279,7 @@ def _evaluation(runs: Sequence[dict[str, Any]], model_id: str | None) -> dict[st
 
 def read_texts(store: Store, clip_ids: Sequence[str]) -> dict[str, str]:
     """The words of some clips."""
-    chosen = pc.field("clip_id").isin(list(clip_ids))
+    chosen = pc.field("clip_id").isin(pa.array(clip_ids, pa.string()))
     rows = store.table(CLIPS).read(columns=["clip_id", "text"], filter=chosen)
     return {clip: text for clip, text in zip(*_columns(rows, "clip_id", "text"), strict=True) if text}
 

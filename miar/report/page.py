@@ -1,14 +1,12 @@
 """The page: sections, the template, the charting library, one file."""
 
 import json
-import os
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from miar import __version__
-from miar.errors import UserError
+from miar.data.replacing import replacing
 from miar.report import demo, score_sections, sections
 from miar.report.blocks import Section, is_number, shown
 from miar.report.gather import gather
@@ -31,18 +29,8 @@ def write_report(store: Store, out: str | Path, *, model_id: str | None = None, 
         UserError: no scores of ``model_id``, or ``out`` cannot be written.
     """
     path = Path(out)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file")
-    page = _render(store, model_id, title)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(_render(store, model_id, title), encoding="utf-8", errors="replace")
     return path
 
 
