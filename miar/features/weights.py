@@ -87,17 +87,18 @@ TEXT_MODEL_PATTERNS = ("*.json", "*.txt", "*.safetensors", "*.model", "1_Pooling
 def find_pinned(pinned: PinnedFile, path: str | None = None) -> Path:
     """The pinned file: at ``path``, in ``MIAR_MODEL_DIR``, in the cache, or downloaded.
 
-    A file that ``path`` names is taken as it is: its checksum is part of the feature set.
+    A file that a person put somewhere is taken as it is: its checksum is part of the feature set. One in the cache
+    that is not what was pinned is fetched again.
 
     Raises:
         UnavailableError: ``path`` does not exist, or the file is nowhere and cannot be downloaded.
     """
     if path is not None:
         return _existing(Path(path).expanduser(), f"weights of {pinned.name}", f"miar fetch {pinned.name}")
-    for folder in (*model_dirs(), cache_dir()):
+    for folder in model_dirs():
         if (folder / pinned.file_name).is_file():
             return folder / pinned.file_name
-    return fetch(pinned.name)
+    return _fetch_pinned(pinned, progress=None)
 
 
 def find_text_model(model: str, revision: str | None = None) -> Path:
