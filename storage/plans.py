@@ -4,6 +4,7 @@ A plan reads keys, never sequences, to decide; the rows of files that have to be
 commit is written.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from storage.arrow import pc
 from storage.commits import Change
 from storage.files import LocalFiles
 from storage.keys import KeyIndex, equal_rows, first_occurrence, identity
-from storage.schema import INPUT_HASH, TableSpec
+from storage.schema import INPUT_HASH, TableSpec, check_unique
 from storage.shards import check_shard, read_batches, read_keys, select, slices
 
 SMALL_BYTES = 2**20
@@ -102,8 +103,11 @@ class MergePlan:
         if not len(present):
             return pa.repeat(False, self._rows.num_rows)
         key = self._spec.key[0]
-        candidates = log.dataset(self._files, self._spec, version).to_table(
-            filter=pc.field(key).isin(pc.unique(self._rows[key]))
+        few = 2 * len(present) < pc.sum(version.live["num_records"]).as_py()
+        candidates = (
+            log.dataset(self._files, self._spec, version)
+            .to_table(filter=pc.field(key).isin(pc.unique(self._rows[key])) if few else None)
+            .combine_chunks()
         )
         where = pc.index_in(self._ids, value_set=identity(candidates, self._spec.key).combine_chunks())
         known = pc.is_valid(where)
@@ -141,8 +145,7 @@ class RegisterPlan:
         fresh = [name for name in self._shards if name not in live]
         accepted = self._accept(version, fresh)
         stale = self._keys.find(version, accepted["id"].combine_chunks())
-        taken = {name: accepted.filter(pc.equal(accepted["file"], name))["id"].combine_chunks() for name in fresh}
-        taken = {name: ids for name, ids in taken.items() if len(ids)}
+        taken = _by_file(accepted)
         self._check(taken)
         whole = [name for name, ids in taken.items() if len(ids) == self._offers[name].num_rows]
         parts = {name: ids for name, ids in taken.items() if name not in whole}
@@ -159,7 +162,9 @@ class RegisterPlan:
         """The rows that are wanted and not live yet, each key once: ``id``, ``input_hash``, ``file``."""
         schema = pa.schema([("id", pa.string()), (INPUT_HASH, pa.string()), ("file", pa.string())])
         offered = pa.concat_tables([schema.empty_table(), *(self._offer(name) for name in shards)])
-        offered = matching(offered, self._wanted, keep=True)
+        relevant = self._wanted.filter(pc.is_in(self._wanted["id"], value_set=offered["id"].combine_chunks()))
+        check_unique(relevant["id"], f"rows wanted for the table {self._spec.name}")
+        offered = matching(offered, relevant, keep=True)
         offered = offered.filter(first_occurrence(offered["id"]))
         return matching(offered, self._keys.find(version, offered["id"].combine_chunks()), keep=False)
 
@@ -181,6 +186,16 @@ class RegisterPlan:
             yield from select(read_batches(self._files, self._spec, name), self._spec, ids, keep=True)
         for name in removed:
             yield from select(read_batches(self._files, self._spec, name), self._spec, stale, keep=False)
+
+
+def _by_file(rows: pa.Table) -> dict[str, pa.Array]:
+    """The ids of each file; the rows of a file stand together."""
+    counts = pc.value_counts(rows["file"])
+    lengths = counts.field("counts").to_pylist()
+    ids = rows["id"].combine_chunks()
+    starts = itertools.accumulate(lengths, initial=0)
+    names = counts.field("values").to_pylist()
+    return {name: ids.slice(start, length) for name, start, length in zip(names, starts, lengths, strict=False)}
 
 
 def matching(rows: pa.Table, others: pa.Table, *, keep: bool) -> pa.Table:

@@ -233,7 +233,15 @@ def check_keys(rows: pa.Table, spec: TableSpec, origin: str) -> None:
     for name in required:
         if rows[name].null_count:
             raise StoreError(f"{origin}: {rows[name].null_count} rows have no {name}")
-    ids = identity(rows, spec.key)
+    check_unique(identity(rows, spec.key), origin)
+
+
+def check_unique(ids: pa.ChunkedArray, origin: str) -> None:
+    """Every id stands once.
+
+    Raises:
+        StoreError: naming ``origin`` and the first id that stands more often.
+    """
     if pc.count_distinct(ids).as_py() != len(ids):
         counts = pc.value_counts(ids)
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))

@@ -18,7 +18,7 @@ from storage.errors import StoreError
 from storage.files import LocalFiles
 from storage.keys import identity
 from storage.plans import LiveKeys, MergePlan, MergeResult, RegisterPlan, RegisterResult, matching
-from storage.schema import INPUT_HASH, TableSpec, check_keys, check_name, check_rows, conform
+from storage.schema import INPUT_HASH, TableSpec, check_name, check_rows, conform
 from storage.shards import check_shard, read_keys, write_shard
 
 READ_BATCH_ROWS = 256
@@ -134,7 +134,9 @@ class KeyedTable:
             CommitConflictError: other writers came first every time.
         """
         self._require_hashes()
-        check_keys(wanted, self.spec, f"rows wanted for the table {self.spec.name}")
+        for name in (*self.spec.key, INPUT_HASH):
+            if name not in wanted.schema.names:
+                raise StoreError(f"rows wanted for the table {self.spec.name} lack {name}")
         return self._committer.commit(RegisterPlan(self._files, self.spec, self._keys, files, wanted))
 
     def orphans(self) -> list[str]:

@@ -238,6 +238,9 @@ def test_wanted_must_name_every_key_once(table, features) -> None:
     twice = pa.table({"clip_id": ["a", "a"], "input_hash": ["1", "2"]})
     with pytest.raises(StoreError, match="keys stand more than once"):
         table.register([shard], wanted=twice)
+    with pytest.raises(StoreError, match="lack input_hash"):
+        table.register([shard], wanted=twice.select(["clip_id"]))
+    assert not table.exists()
 
 
 def test_a_table_without_input_hashes_takes_no_shards(store: Store, labels, wanted) -> None:
