@@ -2,29 +2,21 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from miar.corpus.model import text_hash
+from miar.config import SplitConfig
+from miar.corpus.model import Clip, text_hash
+from miar.corpus.splits import assign_splits, split_name
 from miar.errors import UserError
 from storage import CLIPS, Store
 from storage.arrow import pc
 
 CLIP_COLUMNS = ("video_id", "split", "text", "speaker", "segment")
 """Read where the file has them."""
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def known_clips(store: Store, corpus_id: str) -> dict[str, dict[str, Any]]:
@@ -94,38 +86,38 @@ def clip_rows(
     """
     given = {name: _optional(table, name) for name in CLIP_COLUMNS if name in table.column_names}
     if "split" in given:
-        given["split"] = _splits(given["split"], sources)
+        given["split"] = [name and split_name(name, "the table") for name in given["split"]]
     position: Counter[str] = Counter()
     rows = []
     for index, (source, clip) in enumerate(zip(sources, clips, strict=True)):
         # What the file does not say, the store may know from an earlier import.
         before = known.get(clip, {})
         said = {name: given[name][index] if name in given else before.get(name) for name in CLIP_COLUMNS}
-        video = said["video_id"] or source
-        segment = position[video] if said["segment"] is None else said["segment"]
-        position[video] += 1
-        rows.append(
-            {
-                "clip_id": clip,
-                "corpus_id": corpus_id,
-                "video_id": video,
-                "segment": segment,
-                "source_id": source,
-                "path": source,
-                "start_ms": 0,
-                "end_ms": None,
-                "text": said["text"],
-                "speaker": said["speaker"],
-                "split": said["split"],
-                "media_size": 0,
-                "media_mtime_ns": 0,
-                "fingerprint": None,
-                "media_hash": None,
-                "text_hash": text_hash(said["text"]),
-                "state": "live",
-            }
-        )
-    return rows
+        said["video_id"] = said["video_id"] or source
+        if said["segment"] is None:
+            said["segment"] = position[said["video_id"]]
+        position[said["video_id"]] += 1
+        rows.append(_clip_row(corpus_id, source, clip, said))
+    return _with_splits(rows, known)
+
+
+def _clip_row(corpus_id: str, source: str, clip: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "clip_id": clip,
+        "corpus_id": corpus_id,
+        "source_id": source,
+        # Nothing on a disk stands behind an imported clip: its own id is its place in the corpus.
+        "path": source,
+        "start_ms": 0,
+        "end_ms": None,
+        **said,
+        "media_size": 0,
+        "media_mtime_ns": 0,
+        "fingerprint": None,
+        "media_hash": None,
+        "text_hash": text_hash(said["text"]),
+        "state": "live",
+    }
 
 
 def _optional(table: pa.Table, name: str) -> list[Any]:
@@ -139,9 +131,21 @@ def _optional(table: pa.Table, name: str) -> list[Any]:
         raise UserError(f"column {name!r} should hold {wanted}: {' '.join(str(error).split())}") from error
 
 
-def _splits(names: Sequence[str | None], sources: Sequence[str]) -> list[str | None]:
-    splits = [None if name is None else SPLIT_NAMES.get(name.lower(), "") for name in names]
-    if "" in splits:
-        row = splits.index("")
-        raise UserError(f"clip {sources[row]!r} is in split {names[row]!r}; write train, valid or test")
+def _with_splits(rows: list[dict[str, Any]], known: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows, each in a split: those without one are assigned as a corpus of files would be."""
+    if all(row["split"] for row in rows):
+        return rows
+    names = [each.name for each in fields(Clip)]
+    clips = assign_splits([Clip(**{name: row[name] for name in names}) for row in rows], SplitConfig(), _earlier(known))
+    return [row | {"split": clip.split} for row, clip in zip(rows, clips, strict=True)]
+
+
+def _earlier(known: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The split of every speaker and every video that an earlier import brought: one group, one split."""
+    splits: dict[str, str] = {}
+    for row in known.values():
+        if row["split"]:
+            splits[row["video_id"]] = row["split"]
+            if row["speaker"]:
+                splits[row["speaker"]] = row["split"]
     return splits

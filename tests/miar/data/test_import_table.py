@@ -93,7 +93,7 @@ def test_clips_labels_and_words(store: Store, tmp_path: Path) -> None:
     clips = clips_by_source(store)
     assert {source: row["video_id"] for source, row in clips.items()} == {"a_1": "a", "a_2": "a", "007": "007"}
     assert [clips[name]["segment"] for name in ("a_1", "a_2", "007")] == [0, 1, 0]
-    assert [clips[name]["split"] for name in ("a_1", "a_2", "007")] == ["train", "valid", None]
+    assert [clips[name]["split"] for name in ("a_1", "a_2")] == ["train", "valid"]
     assert [clips[name]["text"] for name in ("a_1", "a_2", "007")] == ["Good morning", None, "ça va"]
     assert clips["007"]["clip_id"] == clip_id("table", "007", 0, None)
     assert {row["corpus_id"] for row in clips.values()} == {"table"}
@@ -241,7 +241,7 @@ def test_a_hundred_thousand_clips(store: Store, tmp_path: Path) -> None:
     values = np.arange(n * width, dtype=np.float32)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), width)
     ids = [f"clip {index}" for index in range(n)]
-    path = write(tmp_path, {"clip_id": ids, "y": np.linspace(-3, 3, n), "v": vectors})
+    path = write(tmp_path, {"clip_id": ids, "split": ["train"] * n, "y": np.linspace(-3, 3, n), "v": vectors})
     result = import_table(store, path, labels={"y": "y"}, features=[audio("v")])
     assert result.clips_written == result.labels_written == n
     spec = feature_table(next(iter(result.features)), n_columns=width, summary_columns=(), quality_columns=())
@@ -290,6 +290,23 @@ def test_exactly_what_changed_is_written(store: Store, tmp_path: Path) -> None:
     assert store.table(CLIPS).count() == 3
 
 
+def test_clips_without_a_split_are_given_one_by_video_and_keep_it(store: Store, tmp_path: Path) -> None:
+    n = 200
+    videos = [f"v{index // 4}" for index in range(n)]
+    columns = {"clip_id": [f"c{index}" for index in range(n)], "video_id": videos, "y": np.arange(n, dtype=float)}
+    path = write(tmp_path, columns)
+    import_table(store, path, labels={"y": "y"})
+    splits = {name: row["split"] for name, row in clips_by_source(store).items()}
+    by_video = {(video, splits[clip]) for clip, video in zip(columns["clip_id"], videos, strict=True)}
+    assert len(by_video) == len(set(videos)), "no video falls into two splits"
+    counts = [list(splits.values()).count(name) for name in ("train", "valid", "test")]
+    assert counts == pytest.approx([0.7 * n, 0.15 * n, 0.15 * n], abs=4)
+    assert import_table(store, path, labels={"y": "y"}).run_id is None
+    more = write(tmp_path, {"clip_id": ["late", "c0"], "video_id": ["v3", "v0"], "y": [1.0, 0.0]})
+    import_table(store, more, labels={"y": "y"})
+    assert clips_by_source(store)["late"]["split"] == splits["c12"]
+
+
 def test_a_second_table_adds_to_the_first(store: Store, tmp_path: Path) -> None:
     """Features in a file of their own leave words, videos, splits and labels as they are."""
     run_base(store, tmp_path, base_table())
@@ -331,7 +348,7 @@ def test_labels_that_are_no_numbers_are_dropped_and_counted(store: Store, tmp_pa
         ({"v": [["x"], ["y"], ["z"]]}, r"column 'v' holds string, not numbers"),
         ({"clip_id": ["a", "b", "a"]}, r"clip 'a' is in the table twice with different 'split' \('train' and 'test'\)"),
         ({"clip_id": ["a", None, "c"]}, r"row 2 has no 'clip_id'"),
-        ({"split": ["train", "holdout", None]}, r"clip 'b' is in split 'holdout'; write train, valid or test"),
+        ({"split": ["train", "holdout", None]}, r"split 'holdout' is none of train, valid"),
         ({"y": ["1", "two", "3"]}, r"mixes numbers and names: clip 'b' has 'two'"),
         ({"y": [None, None, float("nan")]}, r"label column 'y' has no usable label in any row"),
         ({"y": [[1.0], [2.0], [3.0]]}, r"a label is a number or a class name"),
