@@ -4,7 +4,7 @@ All frames of a feature set stand in one flat array; a clip is a start and a len
 array, so a split, a fold or a bootstrap sample costs a few bytes per clip.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -182,10 +182,11 @@ class ClipDataset:
 
     def with_modalities(self, names: Sequence[str]) -> "ClipDataset":
         """The same clips with the features of ``names`` alone."""
+        kept = [name for name in MODALITIES if name in names and name in self.modalities]
         return replace(
             self,
-            modalities={name: self.modalities[name] for name in MODALITIES if name in names},
-            feature_sets={name: self.feature_sets[name] for name in MODALITIES if name in names},
+            modalities={name: self.modalities[name] for name in kept},
+            feature_sets={name: self.feature_sets[name] for name in kept},
         )
 
     def with_classes(self, classes: Sequence[str]) -> "ClipDataset":
@@ -266,8 +267,3 @@ class ClipDataset:
         middle = len(indices) // 2
         yield from self._fitting(indices[:middle], max_values)
         yield from self._fitting(indices[middle:], max_values)
-
-
-def join_descriptor(descriptor: Mapping[str, Any]) -> str:
-    """How a feature set is named in one line: ``opensmile/3f9a...``."""
-    return f"{descriptor.get('extractor', '?')}/{descriptor.get('config_hash', '?')}"

@@ -2,9 +2,8 @@
 
 [paper] feature interaction integrates context across modalities; feature tokens are global representations of
 what each modality extracts from the others; four tokens; modalities are aligned by contrastive learning and
-normalization;
-contributions of modalities vary. We have the abstract: everything else here is our reading, and each part can
-be switched off in :class:`MIARConfig`.
+normalization; contributions of modalities vary. We have the abstract: everything else here is our reading, and
+each part can be switched off in :class:`MIARConfig`.
 
     1 encode    standardise, mix layers, adapter, strided stem, transformer layers      -> H_m (B, L_m, d)
     2 interact  H_m <- H_m + sum_n g_{m<-n} CrossAttention(H_m, H_n)
@@ -16,9 +15,7 @@ Padded frames and absent modalities never change an output. A clip with no modal
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,93 +24,14 @@ from torch import Tensor, nn
 
 from miar.data.batches import MODALITIES, Batch
 from miar.data.dataset import ClipDataset
-from miar.errors import ConfigError, UserError
+from miar.errors import UserError
 from miar.models.blocks import never_empty
+from miar.models.config import MIARConfig
 from miar.models.encoder import Encoded, FeatureAdapter, ModalityEncoder
 from miar.models.features import Descriptor, FeatureShape, check_feature_sets, kept_descriptor
 from miar.models.interaction import FeatureTokens, InteractionLayer
+from miar.models.output import TOKENS, MIAROutput, TrainingRecord
 from miar.models.target import TargetSpec
-
-TOKENS = ("joint", *MODALITIES)
-"""Order of the four feature tokens."""
-
-
-@dataclass(frozen=True)
-class MIARConfig:
-    """Size and parts of a MIAR model. A weight or a number of layers of 0 leaves its part out."""
-
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
-
-    width: int = 64
-    """Width d of every step and token."""
-    heads: int = 4
-    """Attention heads; divides the width."""
-    encoder_layers: int = 1
-    """Transformer layers of each modality before they interact."""
-    interaction_layers: int = 1
-    """Gated cross-modal layers; 0: modalities meet in the joint token only."""
-    max_steps: int = 128
-    """Longest sequence behind the strided stem, in steps."""
-    pool_queries: int = 2
-    """Learned queries of each attention pooling."""
-    dropout: float = 0.2
-    """Dropout within layers, on features before their projection, and on tokens."""
-    layer_mix: bool = True
-    """Learn the mix of a text encoder's layers; off: their plain mean."""
-    summaries: bool = True
-    """Read per-clip vectors (functionals, action unit statistics) as steps beside the sequence."""
-    token_weighting: bool = True
-    """Learn how the four tokens are mixed; off: their plain mean."""
-    shared_width: int = 32
-    """Width of the shared subspace in which modalities are aligned."""
-    aux_weight: float = 0.1
-    """Weight of the task loss of each token's own head."""
-    contrastive_weight: float = 0.05
-    """Weight of the symmetric InfoNCE between the modalities of a clip."""
-    normalization_weight: float = 0.05
-    """Weight of drawing the first two moments of the modalities together."""
-
-    def __post_init__(self) -> None:
-        if self.width < 2 or self.width % (2 * self.heads):
-            raise ConfigError(f"width {self.width} must be a multiple of 2 x heads ({2 * self.heads})")
-        if min(self.max_steps, self.pool_queries, self.shared_width) < 1:
-            raise ConfigError("max_steps, pool_queries and shared_width must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout {self.dropout} must be at least 0 and below 1")
-
-
-@dataclass
-class MIAROutput:
-    """What MIAR says of B clips. Whatever a clip has no modality for is NaN (weights: 0)."""
-
-    prediction: Tensor
-    """(B,) in label units; for classes, the index of the likeliest."""
-    token_weights: Tensor
-    """(B, 4) over :data:`TOKENS`: how tokens were mixed. It is not what a modality was worth: tau_m carries other
-    modalities' values."""
-    token_predictions: Tensor
-    """(B, 4) what each token's own head says, as ``prediction``."""
-    logits: Tensor
-    """(B, O) the head's output: O = 1 in deviations from the training mean, or one logit per class."""
-    token_logits: Tensor
-    """(B, 4, O)"""
-    probabilities: Tensor | None
-    """(B, C) of the classes; ``None`` for a label that is a number."""
-    shared: dict[str, Tensor] = field(default_factory=dict)
-    """u_m (B, p) by modality, of unit length; 0 where m is absent."""
-    available: Tensor = field(default_factory=lambda: torch.zeros(0, len(MODALITIES), dtype=torch.bool))
-    """(B, M) the modalities that were read."""
-
-
-@dataclass
-class TrainingRecord:
-    """Where a model comes from."""
-
-    training_clip_ids: frozenset[str] = frozenset()
-    validation_clip_ids: frozenset[str] = frozenset()
-    snapshot_id: str | None = None
-    training_config: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 class MIAR(nn.Module):
@@ -139,7 +57,7 @@ class MIAR(nn.Module):
                 name: FeatureAdapter(
                     FeatureShape.of(self.feature_sets[name]),
                     width,
-                    dropout,
+                    config.feature_dropout,
                     layer_mix=config.layer_mix,
                     summaries=config.summaries,
                 )

@@ -13,6 +13,7 @@ import torch
 from miar.errors import UserError
 from miar.hashing import stable_key
 from miar.models.card import model_card
+from miar.models.config import MIARConfig
 from miar.models.target import TargetSpec
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
     Raises:
         UserError: no such model, a file that cannot be read, or a newer format.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = _locate(source)
@@ -72,7 +74,7 @@ def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
     try:
         model = _build(cls, tree)
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, TypeError, RuntimeError, OSError) as error:
+    except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
         raise UserError(f"{source} is damaged, copy or train it again: {' '.join(str(error).split())[:200]}") from error
     clips = _read_json(folder / CLIPS)
     model.record.training_clip_ids = frozenset(clips["train"])
@@ -112,8 +114,6 @@ def _configuration(model: "MIAR") -> dict[str, Any]:
 
 
 def _build(cls: "type[MIAR]", tree: dict[str, Any]) -> "MIAR":
-    from miar.models.miar import MIARConfig
-
     target = dict(tree["target"])
     spec = TargetSpec(
         label=target["label"],

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from miar.data.batches import MODALITIES
-from miar.models.miar import TOKENS, MIARConfig, MIAROutput
+from miar.models.config import MIARConfig
+from miar.models.output import TOKENS, MIAROutput
 from miar.models.target import TargetSpec
 from miar.objectives.contrastive import alignment_loss, near_labels
 from miar.objectives.normalization import normalization_loss

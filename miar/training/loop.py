@@ -16,7 +16,9 @@ from torch import Tensor
 
 from miar.data.dataset import ClipDataset
 from miar.errors import UserError
-from miar.models.miar import MIAR, MIARConfig, MIAROutput
+from miar.models.config import MIARConfig
+from miar.models.miar import MIAR
+from miar.models.output import MIAROutput
 from miar.models.pretrained import replace_file
 from miar.objectives.miar import MIARObjective
 from miar.training.config import TrainingConfig

@@ -1,0 +1,46 @@
+"""What a MIAR model says, and where it comes from."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miar.data.batches import MODALITIES
+
+TOKENS = ("joint", *MODALITIES)
+"""Order of the four feature tokens."""
+
+
+@dataclass
+class MIAROutput:
+    """What MIAR says of B clips. Whatever a clip has no modality for is NaN (weights: 0)."""
+
+    prediction: Tensor
+    """(B,) in label units; for classes, the index of the likeliest."""
+    token_weights: Tensor
+    """(B, 4) over :data:`TOKENS`: how tokens were mixed. It is not what a modality was worth: tau_m carries other
+    modalities' values."""
+    token_predictions: Tensor
+    """(B, 4) what each token's own head says, as ``prediction``."""
+    logits: Tensor
+    """(B, O) the head's output: O = 1 in deviations from the training mean, or one logit per class."""
+    token_logits: Tensor
+    """(B, 4, O)"""
+    probabilities: Tensor | None
+    """(B, C) of the classes; ``None`` for a label that is a number."""
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    """u_m (B, p) by modality, of unit length; 0 where m is absent."""
+    available: Tensor = field(default_factory=lambda: torch.zeros(0, len(MODALITIES), dtype=torch.bool))
+    """(B, M) the modalities that were read."""
+
+
+@dataclass
+class TrainingRecord:
+    """Where a model comes from."""
+
+    training_clip_ids: frozenset[str] = frozenset()
+    validation_clip_ids: frozenset[str] = frozenset()
+    snapshot_id: str | None = None
+    training_config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,207 @@
+"""The parts of MIAR: standardiser, layer mix, shortening, groups, switches, checkpoints."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_clips import as_classes, made_dataset, made_descriptors
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from miar.errors import ConfigError, FeatureMismatchError, UserError
+from miar.models.encoder import CLIP, LayerMix, Stem, shorten
+from miar.models.features import summary_groups
+from miar.models.miar import MIAR, MIARConfig
+from miar.models.pretrained import fingerprint
+from miar.training.config import TrainingConfig
+
+SMALL = MIARConfig(width=16, heads=2, shared_width=8)
+
+
+def test_standardiser_takes_voiced_frames_drops_dead_columns_and_clips() -> None:
+    dataset = made_dataset(60)
+    model = MIAR.for_dataset(SMALL, dataset)
+    standardise = model.adapter("audio").standardise
+    frames = np.concatenate([dataset.modalities["audio"].sequences[index] for index in range(60)])
+    voiced = frames[frames[:, 0] != 0, 0]
+    assert float(standardise.mean[0]) == pytest.approx(voiced.mean(), rel=1e-4)
+    assert float(1 / standardise.scale[0]) == pytest.approx(voiced.std(), rel=1e-4)
+    assert float(standardise.scale[4]) == 0.0
+    out = standardise(torch.from_numpy(frames))
+    assert out.shape == (len(frames), 6)
+    assert torch.equal(out[frames[:, 0] == 0, 0], torch.zeros(int((frames[:, 0] == 0).sum())))
+    assert torch.equal(out[:, 5] == 1, torch.from_numpy(frames[:, 0] != 0)), "the last column says what is voiced"
+    assert (out[:, 4] == 0).all()
+    extreme = standardise(torch.full((1, 5), 1e6))
+    assert extreme[0, 1] == CLIP
+
+
+def test_layer_mix_starts_as_the_mean_and_is_learned() -> None:
+    x = torch.randn(2, 5, 12)
+    mix = LayerMix(3, learned=True)
+    torch.testing.assert_close(mix(x), x.unflatten(-1, (3, 4)).mean(2))
+    mix(x).square().sum().backward()
+    assert mix.logits.grad is not None
+    assert mix.logits.grad.abs().sum() > 0
+    assert not LayerMix(3, learned=False).logits.requires_grad
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_shorten_averages_neighbours_by_the_clips_own_length(length: int, limit: int, padding: int) -> None:
+    frames = torch.arange(1.0, length + 1)[None, :, None].repeat(1, 1, 2)
+    padded = torch.nn.functional.pad(frames, (0, 0, 0, padding))
+    mask = torch.arange(length + padding)[None] < length
+    short, kept = shorten(padded, mask, limit)
+    ratio = -(-length // limit)
+    expected = torch.stack([part.mean(1) for part in frames.split(ratio, 1)], 1)
+    assert int(kept.sum()) == expected.shape[1] <= limit or length <= limit
+    torch.testing.assert_close(short[:, : expected.shape[1]], expected)
+    assert (short[:, expected.shape[1] :] == 0).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+@pytest.mark.parametrize("length", [1, 4, 9, 10, 11])
+def test_stem_gives_one_step_per_stride(stride: int, length: int) -> None:
+    stem = Stem(8, stride)
+    steps, mask = stem(torch.randn(2, length, 8), torch.ones(2, length, dtype=torch.bool))
+    assert steps.shape == (2, -(-length // stride), 8)
+    assert mask.shape == steps.shape[:2]
+
+
+def test_long_sequences_reach_at_most_max_steps() -> None:
+    dataset = made_dataset(30, lengths=(90, 120))
+    model = MIAR.for_dataset(replace(SMALL, max_steps=16, summaries=False), dataset)
+    assert all(stride > 1 for stride in model.strides.values())
+    for name, part in model.encode(dataset.batch(np.arange(30))).items():
+        assert part.mask.sum(1).max() <= 16, name
+
+
+def test_summary_groups() -> None:
+    action_units = [f"AU{index:02d}_{kind}" for kind in ("mean", "max", "std") for index in range(20)]
+    assert {name: len(group) for name, group in summary_groups(action_units).items()} == {
+        "mean": 20,
+        "max": 20,
+        "std": 20,
+    }
+    functionals = [f"mfcc{i}_sma3_amean" for i in range(6)] + [f"F{i}frequency_x{i}" for i in range(5)] + ["HNR", "q"]
+    groups = summary_groups([*functionals, *(f"odd{chr(97 + i)}_{i}{i}" for i in range(12))])
+    assert {"mfcc", "F", "other"} <= set(groups)
+    assert sorted(index for group in groups.values() for index in group) == list(range(len(functionals) + 12))
+    assert summary_groups([]) == {}
+
+
+def test_switches_leave_their_part_out() -> None:
+    dataset = made_dataset(30)
+    count = {
+        name: sum(p.numel() for p in MIAR.for_dataset(replace(SMALL, **change), dataset).parameters())
+        for name, change in {
+            "full": {},
+            "no interaction": {"interaction_layers": 0},
+            "no encoder": {"encoder_layers": 0},
+            "no summaries": {"summaries": False},
+        }.items()
+    }
+    assert all(count[name] < count["full"] for name in count if name != "full")
+    flat = MIAR.for_dataset(replace(SMALL, token_weighting=False), dataset)
+    torch.nn.init.normal_(flat.score.weight)
+    weights = flat(dataset.batch(np.arange(30))).token_weights
+    torch.testing.assert_close(weights, torch.full((30, 4), 0.25))
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_a_saved_model_gives_the_same_scores(tmp_path: Path, classes: bool) -> None:
+    dataset = as_classes(made_dataset(40, missing=0.2)) if classes else made_dataset(40, missing=0.2)
+    model = MIAR.for_dataset(SMALL, dataset).eval()
+    model.record.metrics = {"valid_mae": 0.5, "valid_corr": float("nan")}
+    model.record.snapshot_id = "abc"
+    model.save_pretrained(tmp_path / "model")
+    again = MIAR.from_pretrained(tmp_path / "model")
+    batch = dataset.batch(np.arange(40))
+    expected, found = model(batch), again(batch)
+    assert torch.equal(expected.logits.nan_to_num(9.0), found.logits.nan_to_num(9.0))
+    assert not again.training
+    assert again.training_clip_ids == frozenset(dataset.clip_ids)
+    assert repr(again.target) == repr(model.target)
+    assert again.record.snapshot_id == "abc"
+    assert again.feature_tables["text"] == f"features/text/{'t' * 16}"
+    assert fingerprint(again) == fingerprint(model)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "model.safetensors", "config.json", "metrics.json", "clips.json", "README.md",
+    }  # fmt: skip
+    card = (tmp_path / "model" / "README.md").read_text()
+    for word in ("Intended use", "Limits", "`abc`", "opensmile/", "valid_mae", "40 for training"):
+        assert word in card
+
+
+def test_fingerprint_follows_the_weights() -> None:
+    model = MIAR.for_dataset(SMALL, made_dataset(40))
+    before = fingerprint(model)
+    with torch.no_grad():
+        model.head.bias.add_(1e-6)
+    assert fingerprint(model) != before
+
+
+def test_wrong_models_are_refused_in_one_line(tmp_path: Path) -> None:
+    model = MIAR.for_dataset(SMALL, made_dataset(40))
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+
+    def refused(match: str, source: Path | str = folder) -> None:
+        with pytest.raises(UserError, match=match) as caught:
+            MIAR.from_pretrained(source)
+        assert "\n" not in str(caught.value)
+
+    refused("there is no model in", tmp_path / "nothing")
+    refused("there is no model in", tmp_path)
+    (folder / "config.json").write_text(json.dumps(config | {"format": 99}))
+    refused("newer version")
+    (folder / "config.json").write_text(json.dumps(config | {"system": "other"}))
+    refused("not a MIAR model")
+    (folder / "config.json").write_text("{")
+    refused("cannot read")
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    refused("damaged")
+    (folder / "model.safetensors").unlink()
+    refused("damaged")
+
+
+def test_other_features_are_refused_by_name() -> None:
+    model = MIAR.for_dataset(SMALL, made_dataset(40))
+    model.check_feature_sets(made_descriptors())
+    model.check_feature_sets({"text": made_descriptors()["text"]})
+    other = made_descriptors()
+    other["audio"]["config_hash"] = "b" * 16
+    with pytest.raises(FeatureMismatchError) as caught:
+        model.check_feature_sets(other)
+    assert "opensmile/" + "a" * 16 in str(caught.value)
+    assert "opensmile/" + "b" * 16 in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_configs_stand_in_a_pydantic_tree() -> None:
+    class Tree(BaseModel):
+        model: MIARConfig = MIARConfig()
+        training: TrainingConfig = TrainingConfig()
+
+    tree = TypeAdapter(Tree).validate_python({"model": {"width": 32}, "training": {"epochs": 3}})
+    assert tree.model.width == 32
+    assert tree.training.epochs == 3
+    with pytest.raises(ValidationError):
+        TypeAdapter(Tree).validate_python({"model": {"widht": 32}})
+    for kind in (MIARConfig, TrainingConfig):
+        fields = TypeAdapter(kind).json_schema()["properties"]
+        assert all(field.get("description") for field in fields.values()), kind
+
+
+@pytest.mark.parametrize("change", [{"width": 30}, {"dropout": 1.0}, {"max_steps": 0}, {"shared_width": 0}])
+def test_impossible_sizes_are_refused(change: dict) -> None:
+    with pytest.raises(ConfigError):
+        MIARConfig(**change)
