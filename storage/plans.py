@@ -5,6 +5,7 @@ commit is written.
 """
 
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,25 +48,29 @@ class RegisterResult:
 
 
 class LiveKeys:
-    """Finds live rows by their keys, and remembers what it has read."""
+    """Finds live rows by their keys, and remembers what it has read. Threads may share it."""
 
     def __init__(self, files: LocalFiles, spec: TableSpec) -> None:
         self._files = files
         self._spec = spec
         self._payload = [INPUT_HASH] if spec.hashed else []
         self._index = KeyIndex(spec.key, self._payload)
+        self._lock = threading.Lock()
 
     def find(self, version: log.Version, ids: pa.Array) -> pa.Table:
         """The live rows of these keys: ``id``, ``input_hash`` where the table has one, and ``file``."""
         live = set(version.names)
-        self._index.retain(live)
-        if unread := self._index.unknown(live):
-            whole = log.dataset(self._files, self._spec, version)
-            parts = [part for part in whole.get_fragments() if part.path in unread]
-            part = ds.FileSystemDataset(parts, self._spec.schema, ds.ParquetFileFormat(), parts[0].filesystem)
-            columns = list(dict.fromkeys((*self._spec.key, *self._payload, "__filename")))
-            self._index.add(unread, part.to_table(columns=columns))
-        return self._index.find(ids)
+        with self._lock:
+            self._index.retain(live)
+            if unread := self._index.unknown(live):
+                self._index.add(unread, self._read(version, unread))
+            return self._index.find(ids)
+
+    def _read(self, version: log.Version, names: set[str]) -> pa.Table:
+        whole = log.dataset(self._files, self._spec, version)
+        parts = [part for part in whole.get_fragments() if part.path in names]
+        part = ds.FileSystemDataset(parts, self._spec.schema, ds.ParquetFileFormat(), parts[0].filesystem)
+        return part.to_table(columns=list(dict.fromkeys((*self._spec.key, *self._payload, "__filename"))))
 
 
 class MergePlan:

@@ -97,7 +97,7 @@ class Store:
             StoreError: another process holds it for longer than ``timeout_s`` seconds.
         """
         taken = f"another {name} is running on {self.uri}; wait until it has ended"
-        return self._files.lock(name, timeout_s, taken)
+        return self._files.lock(f"run {name}", timeout_s, taken)
 
     def clear_staging(self, run_id: str) -> None:
         """Remove what a dead run left half written; the shards that it finished stand in their tables."""

@@ -25,7 +25,7 @@ READ_BATCH_ROWS = 256
 
 
 class KeyedTable:
-    """A Delta table with one live row per key. Safe for any number of processes at once."""
+    """A Delta table with one live row per key. Safe for any number of processes and threads at once."""
 
     def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
         """``guard`` makes the context manager that commits and snapshots share."""

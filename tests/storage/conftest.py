@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def labels() -> Callable[..., pa.Table]:
 
 
 @pytest.fixture(scope="session")
-def processes() -> Any:
+def processes() -> SimpleNamespace:
     """The module of things that child processes do, with ``start(function, *args)`` to have one do it.
 
     Children come from a server that has imported the store once; each is a real process and can be killed.
@@ -119,6 +120,4 @@ def processes() -> Any:
         process.start()
         return process
 
-    store_processes.start = start
-    store_processes.queue = context.Queue
-    return store_processes
+    return SimpleNamespace(**vars(store_processes), start=start, queue=context.Queue)

@@ -1,6 +1,7 @@
 """Several processes write one store while others read: nothing lost, nothing doubled, nothing half."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -123,3 +124,23 @@ def test_a_snapshot_waits_for_the_commit_that_is_under_way(store: Store, labels,
         assert not taken
     thread.join(10)
     assert taken[0].num_rows == 1
+
+
+def test_threads_may_share_a_table(store: Store, spec, features, wanted) -> None:
+    table = store.table(spec)
+    everything = {f"c{i}": "1" for i in range(40)}
+
+    def register(worker: int) -> int:
+        mine = {clip: h for i, (clip, h) in enumerate(everything.items()) if (i + worker) % 4 != 0}
+        shard = table.stage(features(mine), run_id="r", name=f"shard-{worker}")
+        return table.register([shard], wanted=wanted(everything)).rows_added
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(register, range(4))) == 40
+    assert sorted(table.read(["clip_id"])["clip_id"].to_pylist()) == sorted(everything)
+
+
+def test_a_lock_of_a_persons_choice_does_not_stop_commits(store: Store, labels) -> None:
+    with store.lock("commit"), store.lock("snapshots"):
+        store.table(LABELS).merge(labels({("a", "x"): 1.0}))
+        assert store.snapshots.take().tables() == ["labels"]
