@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 from miar.evaluation.metrics import regression_metrics
 from miar.report import figures
 from miar.report.blocks import Charts, Note, Section, Table
-from miar.report.gather import Frame, ReportData, descriptor_spec
+from miar.report.gather import Frame, ReportData, descriptor_spec, sample
 from storage import CLIPS, FEATURE_SETS, Store
 
 ACTION_UNITS = {"AU01": "inner brows up", "AU04": "brows down", "AU12": "smile", "AU26": "jaw open"}
+SCATTER_CLIPS = 1500
+_COLUMNS = {"clip_id", "video_id", "segment", "absent", "disagreement", *(f"{name}_mean" for name in ACTION_UNITS)}
 READERS = {
     "text": "words alone",
     "audio": "voice alone",
@@ -64,7 +66,7 @@ def read_truth(runs: Sequence[Mapping[str, Any]]) -> Truth | None:
     except (OSError, ValueError):
         return None
     # Files of these names may be a user's own and mean something else.
-    is_demo = isinstance(document, dict) and "oracle_correlations" in document and "disagreement" in frame
+    is_demo = isinstance(document, dict) and "oracle_correlations" in document and set(frame) >= _COLUMNS
     return Truth(run["corpus_id"], document, frame) if is_demo else None
 
 
@@ -140,12 +142,13 @@ def _action_units(store: Store, truth: Truth) -> list[Note | Charts | Table]:
     measured = _measured(store, truth)
     if measured is None or len(measured) < 3:
         return [Note("Action units were not measured, so that they cannot be compared with those put in.")]
-    names = [name for name in ACTION_UNITS if f"{name}_mean" in measured and f"{name.lower()}_mean" in measured]
+    names = list(ACTION_UNITS)
     put_in = {name: measured[f"{name}_mean"].astype(float) for name in names}
     found = {name: measured[f"{name.lower()}_mean"].astype(float) for name in names}
     matrix = [[_r(put_in[row], found[column]) for column in names] for row in names]
+    shown = sample(measured, SCATTER_CLIPS).index
     charts = [
-        figures.action_unit(f"{name}, {ACTION_UNITS[name]}", put_in[name].tolist(), found[name].tolist())
+        figures.action_unit(f"{name}, {ACTION_UNITS[name]}", put_in[name][shown].tolist(), found[name][shown].tolist())
         for name in names
     ]
     heads = [f"{name} measured" for name in names]
@@ -155,7 +158,7 @@ def _action_units(store: Store, truth: Truth) -> list[Note | Charts | Table]:
             f"Action units that the faces were drawn with, against those that the extractor measured in the video: "
             f"means over each of the {len(measured)} clips with a face."
         ),
-        Charts(charts),
+        Charts(charts, "" if len(shown) == len(measured) else f"A random sample of {len(shown)} clips."),
         Charts(
             [figures.correlations(names, names, matrix)], "Correlation of every unit put in with every one measured."
         ),

@@ -17,6 +17,8 @@ TIMELINE_CLIPS = 4000
 SAMPLED_CLIPS = 15
 """Clips in each of the two per-clip views."""
 
+ALL_MODALITIES = "all a clip has"
+
 NOT_SCORED = "No model has scored this store yet: run miar score."
 
 
@@ -202,13 +204,26 @@ def fusion(data: ReportData, best: Mapping[str, float]) -> Section:
             section.blocks.append(Charts([figures.fusion(bars, title, best.get(metric))], caption))
     cells = [[name, *(values.get(metric) for metric in names)] for name, _, values in rows]
     heads = {"corr": "r", "mae": "MAE", "ccc": "CCC", "acc2_non0": "Acc-2", "wa": "WA", "ua": "UA", "f1": "F1"}
-    section.blocks.append(Table(["", *(heads[name] for name in names)], cells))
+    section.blocks.append(Table(["", *(heads[name] for name in names)], cells, _intervals(result)))
     return section
+
+
+def _intervals(result: Mapping[str, Any]) -> str:
+    """How sure the figures of the first row are."""
+    heads = {"corr": "r", "mae": "MAE"}
+    known = [
+        f"{head} {each['low']:.3f} to {each['high']:.3f}"
+        for name, head in heads.items()
+        if (each := result.get("intervals", {}).get(name))
+    ]
+    if not known:
+        return ""
+    return f"95 % intervals of “{ALL_MODALITIES}”, over samples of whole speakers or videos: {', '.join(known)}."
 
 
 def evaluated_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
     """(name, kind, metrics) of an evaluation's result: all modalities first, then subsets, then baselines."""
-    rows = [("all a clip has", "fusion", metric_values(result.get("overall", {})))]
+    rows = [(ALL_MODALITIES, "fusion", metric_values(result.get("overall", {})))]
     subsets: Mapping[str, Any] = result.get("subsets", {})
     order = sorted(subsets, key=lambda each: (each.count("+"), _place(each)))
     rows += [(name, "subset", metric_values(subsets[name])) for name in order]

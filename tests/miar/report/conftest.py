@@ -239,6 +239,7 @@ def _runs(root: Path) -> list[dict[str, Any]]:
         "overall": metrics,
         "subsets": {"text": less, "audio": less, "face": less, "text+audio": less, "text+audio+face": metrics},
         "baselines": {"ridge text": less},
+        "intervals": {"corr": {"low": 0.61, "high": 0.84, "level": 0.95, "n_groups": 6}, "mae": None},
     }
     runs = {
         "refresh": ({"root": str(root)}, {"warnings": [f"3 files were odd: {HOSTILE}"]}),

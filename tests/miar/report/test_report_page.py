@@ -158,6 +158,7 @@ def test_fusion_names_the_best_possible(made, page: Page) -> None:
     fusion = next(each for each in page.data if isinstance(each, dict) and "shapes" in each.get("layout", {}))
     assert fusion["layout"]["shapes"][0]["y0"] == best
     assert page.rows("all a clip has") == ["0.750 0.800 0.700"]
+    assert "r 0.610 to 0.840." in page.words
     assert page.rows("ridge text") == ["0.550 1.100 0.500"]
 
 
@@ -263,3 +264,14 @@ def test_title_is_escaped(made, tmp_path: Path) -> None:
     html = write_report(made.store, tmp_path / "r.html", title="<i>mine</i>").read_text("utf-8")
     assert "<h1>&lt;i&gt;mine&lt;/i&gt;</h1>" in html
     assert not re.search(r"<i>mine", html)
+
+
+def test_a_large_store_is_sampled(fill_store: Callable, tmp_path: Path) -> None:
+    made = fill_store(tmp_path, 4500)
+    html = write_report(made.store, tmp_path / "r.html").read_text("utf-8")
+    page = Page(html)
+    assert "A random sample of 4000 of the 4499 clips; the figures below use all." in page.words
+    assert "60 of 900 videos" in page.words
+    assert len(html) - sum(map(len, page.scripts)) < 2_000_000
+    r = np.corrcoef(made.truth[made.scored], made.prediction[made.scored])[0, 1]
+    assert f"4\u202f499 {r:.3f}" in page.rows("all splits")[0]
