@@ -28,6 +28,9 @@ CONTINUOUS_S = 0.02
 """Sound whose time stamp is off by less than this goes on without a gap: containers round stamps to 1 ms or
 worse."""
 
+_GAPLESS = frozenset({"flac", "wav", "w64", "aiff", "mp3", "aac"})
+"""Containers of sound alone, without pauses: a gap in one is a part that could not be read."""
+
 CutT = TypeVar("CutT", ClipSound, FrameSampler)
 
 
@@ -134,6 +137,7 @@ class AudioLane(Lane[ClipSound]):
         super().__init__(stream, clock, spans, limits)
         self._rate = rate
         self._file_rate = stream.codec_context.sample_rate
+        self._has_no_gaps = stream.container.format.name in _GAPLESS
         self._next: int | None = None
         self.clips: dict[int, tuple[Samples, int]] = {}
         """Of complete spans: the sound, and how many samples were neither finite."""
@@ -145,6 +149,8 @@ class AudioLane(Lane[ClipSound]):
         position = round(start_s * self._file_rate)
         if self._next is not None and abs(position - self._next) <= CONTINUOUS_S * self._file_rate:
             position = self._next
+        elif self._next is not None and self._has_no_gaps and position > self._next:
+            self._mark_lost(self._next / self._file_rate, start_s)
         samples = mono(frame)
         self._next = max(position + len(samples), self._next or 0)
         time_s = self._next / self._file_rate

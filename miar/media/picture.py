@@ -89,7 +89,7 @@ class FrameSampler:
         if self._last is None:
             return self._on_display()
         due_s = self._due_s()
-        is_near = due_s < self._end_s and due_s - self._last.centre_s <= self._step_s / 2
+        is_near = due_s < min(self._end_s, self._last.end_s) and due_s - self._last.centre_s <= self._step_s / 2
         if self._last_taken or not is_near:
             return []
         return [(self._last, self._last.centre_s - self._start_s)]
