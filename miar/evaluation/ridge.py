@@ -72,13 +72,19 @@ def solve_ridge(design: Array, target: Array, penalties: Sequence[float]) -> Arr
     Args:
         design: (N, D), centred.
         target: (N,), centred.
+        penalties: P numbers above 0.
 
     Returns:
         (D, P) weights.
     """
-    left, singular, right = np.linalg.svd(design, full_matrices=False)
-    shrunk = singular[:, None] / (singular[:, None] ** 2 + np.asarray(penalties)[None, :])
-    return right.T @ (shrunk * (left.T @ target)[:, None])
+    tall = design.shape[0] > design.shape[1]
+    # Whichever of X'X (D, D) and XX' (N, N) is smaller: far cheaper than a decomposition of X, and exact enough
+    # where the penalty keeps away from 0.
+    values, vectors = np.linalg.eigh(design.T @ design if tall else design @ design.T)
+    shrunk = 1 / (np.maximum(values, 0)[:, None] + np.asarray(penalties)[None, :])
+    if tall:
+        return vectors @ (shrunk * (vectors.T @ (design.T @ target))[:, None])
+    return design.T @ (vectors @ (shrunk * (vectors.T @ target)[:, None]))
 
 
 def fit_ridge(blocks: Blocks, target: Array, groups: Sequence[Hashable]) -> tuple[Ridge, Array]:

@@ -53,7 +53,7 @@ def test_the_penalty_follows_the_noise():
 
 def test_balancing_is_chosen_where_a_small_block_matters():
     rng = np.random.default_rng(0)
-    small, wide = rng.normal(size=(200, 2)), rng.normal(size=(200, 600))
+    small, wide = rng.normal(size=(200, 2)), rng.normal(size=(200, 300))
     target = small @ [1.0, -1.0] + rng.normal(scale=0.3, size=200)
     model, out_of_fold = fit_ridge({"face": small, "text": wide}, target, range(200))
     assert model.balanced

@@ -201,9 +201,18 @@ def miar_model(dataset: ClipDataset, seed: int = 0) -> MIAR:
     return model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Several threads only get in each other's way in a model this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def scored_by_miar() -> tuple[MIAR, ClipDataset, pa.Table]:
-    dataset = make_dataset(PATTERNS * 6, seed=1, longest=30)
+    dataset = make_dataset(PATTERNS * 3, seed=1, longest=30)
     model = miar_model(dataset)
     return model, dataset, score_dataset(model, dataset, batch_size=16, device="cpu")
 
