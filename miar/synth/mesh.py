@@ -33,10 +33,11 @@ IRIS_CENTRES = (468, 473)
 NOSTRILS = ((98, 97), (327, 326))
 
 LOCAL_MOTION = (
-    ("AU01", (55, 285), (0.0, -2.0), 12.0),
-    ("AU04", (52, 65, 282, 295), (1.5, 2.5), 11.0),
+    ("AU01", (55, 285), (0.0, -6.0), 12.0),
+    ("AU04", (52, 65, 282, 295), (1.5, 3.5), 11.0),
     ("AU12", (61, 291), (-1.5, -3.0), 11.0),
-    ("AU15", (61, 291), (0.5, 6.0), 11.0),
+    ("AU15", (61, 291), (0.5, 4.0), 11.0),
+    ("AU26", (17, 152), (0.0, 5.0), 24.0),
 )
 """Action unit, vertices, (towards the midline, down) in mesh units, reach. The linear model is cautious where a unit is
 rare in its data (AU15 moves a mouth corner by 1 unit of 190); these local pushes are added to it."""

@@ -7,7 +7,7 @@ import numpy as np
 Colour = tuple[int, int, int]
 
 VOICES = (
-    *("m1", "m2", "m3", "m4", "m7", "m8", "max", "david", "edward", "Mario", "Michael"),
+    *("m1", "m2", "m3", "m4", "m7", "m8", "max", "edward", "Mario", "Michael"),
     *("f1", "f2", "f3", "f4", "f5", "Annie", "linda", "steph", "belinda"),
 )
 """eSpeak NG voice variants: those that sound like a person."""
@@ -85,7 +85,7 @@ def make_speaker(seed: int, number: int) -> Speaker:
     return Speaker(
         name=f"s{number:04d}",
         voice=VOICES[rng.integers(low_bound, high_bound)],
-        pitch=float(rng.uniform(44, 58) if high else rng.uniform(34, 48)),
+        pitch=float(rng.uniform(44, 58) if high else rng.uniform(46, 60)),
         gain_db=float(rng.uniform(-0.8, 0.8)),
         rate=float(rng.uniform(0.96, 1.04)),
         skin=_vary(SKINS[tone], rng, 6),

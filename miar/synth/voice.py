@@ -28,6 +28,7 @@ _SMOOTHER: FloatArray = np.hanning(11).astype(np.float64) / np.hanning(11).sum()
 
 LEVEL_DB = -23.0
 """Level of a neutral utterance: RMS of its louder half, in dB of full scale."""
+_ENVELOPE = 1323
 LOUDEST = 0.92
 """Beyond this the tops of the waves are rounded off."""
 
@@ -45,19 +46,22 @@ class Manner:
     level_db: float
     brightness: float
     """Vocal effort as tilt of the spectrum: -1 (muffled) .. 1 (pressed)."""
+    evenness: float
+    """How far every syllable is brought to the same loudness, 0 (not at all) .. 1."""
 
 
 def manner(speaker: Speaker, tone: float, flat: bool) -> Manner:
     """How ``speaker`` sounds with this ``tone`` (-3..3): faster, higher, louder, brighter the better the mood.
 
-    ``flat`` takes the melody away.
+    ``flat`` takes the melody away, and the stress with it.
     """
     return Manner(
         rate=round((182 + 13 * tone) * speaker.rate),
         pitch=round(speaker.pitch + 5 * tone),
-        pitch_range=0 if flat else round(62 + 6 * tone),
+        pitch_range=0 if flat else round(72 + 5 * tone),
         level_db=LEVEL_DB + 3.2 * tone + speaker.gain_db,
         brightness=tone / 3,
+        evenness=0.8 if flat else 0.0,
     )
 
 
@@ -68,7 +72,7 @@ def speak(text: str, voice: str, how: Manner, longest_s: float) -> FloatArray:
     if hurry > 1:
         rate = int(np.ceil(how.rate * hurry * 1.06))
         samples = _trim(_synthesize(text, voice, rate, how.pitch, how.pitch_range))[: int(longest_s * SAMPLE_RATE)]
-    return _levelled(_tilted(samples, how.brightness), how.level_db)
+    return _levelled(_evened(_tilted(samples, how.brightness), how.evenness), how.level_db)
 
 
 def loudness(samples: FloatArray, rate_hz: float) -> FloatArray:
@@ -137,6 +141,15 @@ def _tilted(samples: FloatArray, brightness: float) -> FloatArray:
         return samples + 1.5 * brightness * np.diff(samples, prepend=0.0)
     smooth = np.convolve(samples, _SMOOTHER, mode="same")
     return samples * (1 + 0.85 * brightness) - 0.85 * brightness * smooth
+
+
+def _evened(samples: FloatArray, evenness: float) -> FloatArray:
+    """Divide by the power ``evenness`` of the envelope (60 ms), down to a tenth of its mean."""
+    if not evenness or not len(samples):
+        return samples
+    envelope = np.sqrt(np.convolve(samples**2, np.full(_ENVELOPE, 1 / _ENVELOPE), mode="same"))
+    relative = np.maximum(envelope / envelope.mean(), 0.1)
+    return samples / relative**evenness
 
 
 def _levelled(samples: FloatArray, level_db: float) -> FloatArray:

@@ -15,11 +15,10 @@ from miar.synth.words import FEELINGS, JUDGEMENTS, sentence
 
 def grade(text: str) -> float:
     """Mean grade of the judgement and the feeling that a sentence holds, found without the generator's help."""
-    found = []
-    for table in (JUDGEMENTS, FEELINGS):
-        held = [(len(phrase), value) for value, phrases in table.items() for phrase in phrases if phrase in text]
-        found.append(max(held)[1])
-    return sum(found) / 2
+    judged = text.split(" was ", 1)[1]
+    judgements = [(len(p), grade) for grade, phrases in JUDGEMENTS.items() for p in phrases if judged.startswith(p)]
+    feelings = [(len(p), grade) for grade, phrases in FEELINGS.items() for p in phrases if text.endswith(f"{p}.")]
+    return (max(judgements)[1] + max(feelings)[1]) / 2
 
 
 @given(signal=st.floats(-3, 3), seed=st.integers(0, 2**32))
