@@ -171,7 +171,7 @@ def _features(snapshot: Snapshot, descriptor: Descriptor, clip_ids: list[str]) -
 
 def _ragged(column: pa.ChunkedArray, width: int, places: NDArray[np.int64], count: int) -> Ragged:
     """A ``list<float32>`` column as ragged rows; the values are not copied where they stand in one chunk."""
-    parts = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks if len(chunk)]
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks if len(chunk)]
     flat = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
     frames = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64) // width
     starts, lengths = np.zeros(count, np.int64), np.zeros(count, np.int64)

@@ -42,10 +42,10 @@ def save(model: "MIAR", folder: Path) -> None:
     clips = {"train": sorted(record.training_clip_ids), "valid": sorted(record.validation_clip_ids)}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     files = {
-        METRICS: _json(record.metrics),
-        CLIPS: _json(clips),
+        METRICS: json_bytes(record.metrics),
+        CLIPS: json_bytes(clips),
         CARD: model_card(model).encode(),
-        CONFIG: _json(_configuration(model)),
+        CONFIG: json_bytes(_configuration(model)),
         WEIGHTS: tensors_to_bytes(state, metadata={"format": "pt"}),
     }
     try:
@@ -97,6 +97,11 @@ def replace_file(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def json_bytes(tree: Any) -> bytes:
+    """JSON as it stands in a checkpoint; NaN is written as null."""
+    return (json.dumps(_without_nan(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _configuration(model: "MIAR") -> dict[str, Any]:
@@ -155,10 +160,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: copy or train the model again") from error
-
-
-def _json(tree: Any) -> bytes:
-    return (json.dumps(_without_nan(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _without_nan(tree: Any) -> Any:

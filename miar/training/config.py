@@ -18,7 +18,7 @@ class TrainingConfig:
     """Passes without a better validation score before training stops."""
     batch_size: int = 32
     """Clips per step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.05
     """Decoupled weight decay; norms, biases, gates and other vectors have none."""

@@ -4,9 +4,9 @@ Everything that is fitted (standardiser, label scale, weights) sees the training
 clips only choose the epoch.
 """
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from miar.errors import UserError
 from miar.models.config import MIARConfig
 from miar.models.miar import MIAR
 from miar.models.output import MIAROutput
-from miar.models.pretrained import replace_file
+from miar.models.pretrained import json_bytes, replace_file
 from miar.objectives.miar import MIARObjective
 from miar.training.config import TrainingConfig
 from miar.training.modality_dropout import drop_modalities
@@ -84,18 +84,15 @@ def fit(
         return _Trainer(model_config, config, chosen, out_dir).run(on_epoch)
 
 
-class _seeded:  # noqa: N801 - a context manager, read as a verb
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     """Seed torch within a block and put its generator back, so that a caller's own draws do not change."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.state = torch.get_rng_state()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.state)
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 class _Trainer:
@@ -188,7 +185,7 @@ class _Trainer:
             self.averaged.model.record.metrics = self._metrics(report)
             self.averaged.model.save_pretrained(self.out_dir)
         curves = [asdict(past) for past in self.history]
-        replace_file(self.out_dir / HISTORY, json.dumps(curves, indent=1).encode())
+        replace_file(self.out_dir / HISTORY, json_bytes(curves))
 
     def _metrics(self, report: EpochReport) -> dict[str, float]:
         valid = {f"valid_{name}": value for name, value in report.validation.items()}

@@ -26,6 +26,7 @@ def select_clips(train: ClipDataset, valid: ClipDataset, min_clips: int) -> Sele
     label = train.label or "label"
     if not train.labelled.any() and not valid.labelled.any():
         raise UserError(f"no clip has a label named {label!r}: check the label table, or name another label")
+    valid = valid.with_classes(train.classes)
     counts: dict[str, int] = {}
     kept = {name: _usable(data, name, counts) for name, data in (("train", train), ("valid", valid))}
     if len(kept["train"]) < min_clips:
@@ -39,7 +40,7 @@ def select_clips(train: ClipDataset, valid: ClipDataset, min_clips: int) -> Sele
         raise UserError(
             f"{len(shared)} clips stand in training and validation ({', '.join(shared[:SHOWN])}): separate them"
         )
-    return Selection(kept["train"], kept["valid"].with_classes(kept["train"].classes), counts)
+    return Selection(kept["train"], kept["valid"], counts)
 
 
 def _usable(data: ClipDataset, name: str, counts: dict[str, int]) -> ClipDataset:

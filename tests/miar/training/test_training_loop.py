@@ -112,6 +112,14 @@ def test_classes_are_learned() -> None:
     assert sum(result.model.target.class_shares) == pytest.approx(1.0)
 
 
+def test_a_class_that_training_has_not_is_unlabelled_in_validation() -> None:
+    train, valid = as_classes(made_dataset(60, seed=1)), as_classes(made_dataset(30, seed=2))
+    renamed = replace(valid, classes=("negative", "unheard of", "positive"))
+    counts = fit(SMALL, train, renamed, SHORT).counts
+    assert counts["valid_unlabelled"] == (valid.targets == 1).sum() > 0
+    assert counts["valid"] == (valid.targets != 1).sum()
+
+
 def test_every_objective_reaches_the_weights() -> None:
     train, valid = made_dataset(64, seed=1), made_dataset(20, seed=2)
     config = replace(SHORT, epochs=1, batch_size=32)
