@@ -56,7 +56,9 @@ class PyFeatExtractor:
         with _process_state_kept(), _answered_locally(files):
             try:
                 self._detector = build(files, config)
-            except (OSError, RuntimeError, KeyError, ValueError) as error:
+            except UnavailableError:
+                raise
+            except Exception as error:
                 text = " ".join(str(error).split())[:200]
                 raise UnavailableError(f"py-feat cannot read its weights ({text}): fetch them again") from error
 
@@ -177,16 +179,11 @@ def _build_v1(files: dict[HubFile, Path], config: PyFeatConfig) -> Any:
 
     by_name = {file.file_name: path for file, path in files.items()}
     _refuse_untrusted(by_name["xgb_au_classifier_v2.skops"])
+    without: dict[str, Any] = {"emotion_model": None, "identity_model": None, "gaze_model": None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that RetinaFace leaves the pose to the landmarks, which is meant
-        detector = Detectorv1(
-            face_model="retinaface",
-            landmark_model="mobilefacenet",
-            au_model="xgb",
-            emotion_model=None,
-            identity_model=None,
-            gaze_model=None,
-            device=_device(config),
+        detector: Any = Detectorv1(
+            face_model="retinaface", landmark_model="mobilefacenet", au_model="xgb", device=_device(config), **without
         )
     detector.facepose_detector.detection_threshold = config.min_face_score
     # The pose network is read at the first face and kept for the process; read it now, from our file.
@@ -200,7 +197,8 @@ def _build_v2(files: dict[HubFile, Path], config: PyFeatConfig) -> Any:
     from feat.detector_v2 import Detectorv2
 
     weights = next(path for file, path in files.items() if "multitask" in file.repo)
-    detector = Detectorv2(device=_device(config), identity_model=None, multitask_weights=str(weights), amp=False)
+    without: dict[str, Any] = {"identity_model": None}
+    detector: Any = Detectorv2(device=_device(config), multitask_weights=str(weights), amp=False, **without)
     detector.face_detector.detection_threshold = config.min_face_score
     return detector
 

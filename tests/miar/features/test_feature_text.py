@@ -190,7 +190,7 @@ def test_negative_layers_count_from_the_last_and_name_the_real_one():
 
 @pytest.mark.parametrize("layers", [(7,), (-8,), (3, 3), (6, -1), ()])
 def test_layers_that_are_not_there_are_one_clear_line(layers):
-    with pytest.raises(ConfigError, match="from 0 .embeddings. to 6"):
+    with pytest.raises(ConfigError, match=r"from 0 .embeddings. to 6"):
         text_feature_set(TextConfig(layers=layers))
 
 
