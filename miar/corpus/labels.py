@@ -122,13 +122,10 @@ class LabelBook:
                 clip = self.clips[at]
                 if split:
                     self._splits[at].add(split_name(split, table.name))
-                self.clips[at] = replace(
-                    clip,
-                    source_id=clip.source_id or (source_id if len(found) == 1 else None),
-                    speaker=clip.speaker or speaker,
-                    text=clip.text or text,
-                    split=min(self._splits[at]) if self._splits[at] else None,
-                )
+                own_id = clip.source_id or (source_id if len(found) == 1 else None)
+                facts = own_id, clip.speaker or speaker, clip.text or text, min(self._splits[at], default=None)
+                if facts != (clip.source_id, clip.speaker, clip.text, clip.split):
+                    self.clips[at] = replace(clip, source_id=facts[0], speaker=facts[1], text=facts[2], split=facts[3])
 
     def _add_label(self, table: Table, name: str, positions: Sequence[Sequence[int]]) -> None:
         cells = [
