@@ -69,6 +69,8 @@ def _run(store: Store, folder: Path) -> dict[str, Any]:
         try:
             _work_through(job, folder, names, total, result)
         finally:
+            # Where one shard ended the run, those still queued must not begin.
+            draining.set()
             close_pool(str(folder))
         result.update(counts=total.counts, seconds=total.seconds)
     refresh_table(result)

@@ -15,7 +15,8 @@ def run_flow(load: Callable[[], Any], *args: Any, **parameters: Any) -> Any:
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_CLI_PROMPT", "false")
+    # The first start migrates a database; on a busy machine that takes longer than Prefect's 20 s.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     flow = load()
     with progress():
         return flow(*args, **parameters)

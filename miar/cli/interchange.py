@@ -10,7 +10,7 @@ from miar.cli.options import JsonOption, SnapshotOption, StoreArgument, StoreOpt
 from miar.errors import ConfigError
 
 if TYPE_CHECKING:
-    from miar.data.import_columns import FeatureColumn
+    from miar.interchange.import_columns import FeatureColumn
 
 imports = typer.Typer(
     help="Bring features, words and labels that were made elsewhere into a store.", no_args_is_help=True
@@ -37,9 +37,9 @@ def import_table(
     """Import a table: columns clip_id, video_id, split, speaker, text where present, labels, vector columns.
 
     [dim]Example:[/]  miar import table mosi.parquet --store data/store --labels sentiment=sentiment
-    --feature audio:covarep=covarep
+    --feature 'audio:covarep=covarep_*'
     """
-    from miar.data.import_table import import_table as run
+    from miar.interchange.import_table import import_table as run
     from storage import Store
 
     result = run(
@@ -56,8 +56,8 @@ def import_table(
 
 
 def _feature_column(text: str) -> "FeatureColumn":
-    from miar.data.import_table import FeatureColumn
     from miar.features.contract import Modality
+    from miar.interchange.import_table import FeatureColumn
 
     target, equals, column = text.partition("=")
     kind, colon, name = target.partition(":")
@@ -80,7 +80,7 @@ def export(
 
     [dim]Example:[/]  miar export data/store --table scores --format csv --out scores.csv
     """
-    from miar.data.export import export_table
+    from miar.interchange.export import export_table
     from storage import Store
 
     opened = Store.open(store)

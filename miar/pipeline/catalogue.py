@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miar.corpus.model import Clip, CorpusListing, CorpusProblem, Label, Source, media_hash, text_hash
-from miar.corpus.reader import fingerprint
+from miar.corpus.sources import fingerprint
 from miar.errors import CorpusError
+from miar.media.errors import MediaError
 from storage import CLIPS, FAILURES, LABELS, Store
 
 _STAMPS = frozenset({"updated_at", "run_id"})
@@ -140,9 +141,8 @@ def _fingerprints(
     def read(source: Source) -> str | CorpusProblem:
         try:
             return fingerprint(listing.root, source)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            return CorpusProblem(source.path, "unreadable_file", f"{reason}: check the file and its permissions")
+        except MediaError as error:
+            return CorpusProblem(source.path, "unreadable_file", f"{error}: check the file and its permissions")
 
     problems: list[CorpusProblem] = []
     # Hashing releases the GIL, and reading waits on the disk: a few threads keep both busy.

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miar.config import ExecutionConfig, PipelineConfig
-from miar.corpus.reader import list_corpus
+from miar.corpus.listing import list_corpus
 from miar.errors import CorpusError, UnavailableError
 from miar.features.contract import FeatureSet, Modality
 from miar.features.registry import feature_set_of

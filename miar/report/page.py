@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from miar import __version__
-from miar.data.replacing import replacing
+from miar.replacing import replacing
 from miar.report import demo, score_sections, sections
 from miar.report.blocks import Section, is_number, shown
 from miar.report.gather import gather

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miar.corpus.model import clip_id
-from miar.data.import_columns import ROWS_PER_BLOCK, FeatureColumn
-from miar.data.import_table import ImportResult, import_table
 from miar.errors import UserError
 from miar.features.contract import FeatureSet, Modality
+from miar.interchange.import_columns import ROWS_PER_BLOCK, FeatureColumn
+from miar.interchange.import_table import ImportResult, import_table
 from storage import CLIPS, FEATURE_SETS, LABELS, RUNS, Store, feature_table
 
 MOSI = Path(__file__).resolve().parents[4] / "shared/data/mosi/mosi_train_valid.parquet"

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from miar.data.export import export_table
-from miar.data.import_columns import FeatureColumn
-from miar.data.import_table import import_table
 from miar.errors import UserError
 from miar.features.contract import Modality
+from miar.interchange.export import export_table
+from miar.interchange.import_columns import FeatureColumn
+from miar.interchange.import_table import import_table
 from storage import CLIPS, LABELS, SCORES, Store
 
 ODD = 'comma, "quote"\nnew line, 😀 é'

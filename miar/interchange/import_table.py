@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miar.corpus.model import clip_id
-from miar.data.import_clips import CLIP_COLUMNS, clip_rows, known_clips, without_repeats
-from miar.data.import_columns import FeatureColumn, matched_columns, read_feature, read_table, require_columns
-from miar.data.import_features import FeatureChanges, FeatureCounts, feature_changes
-from miar.data.import_labels import read_label
 from miar.errors import UserError
+from miar.interchange.import_clips import CLIP_COLUMNS, clip_rows, known_clips, without_repeats
+from miar.interchange.import_columns import FeatureColumn, matched_columns, read_feature, read_table, require_columns
+from miar.interchange.import_features import FeatureChanges, FeatureCounts, feature_changes
+from miar.interchange.import_labels import read_label
 from miar.pipeline.rows import descriptor_row, feature_spec
 from miar.pipeline.runs import new_run_id, recorded_run
 from storage import CLIPS, FEATURE_SETS, LABELS, Store

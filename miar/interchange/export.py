@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from miar.data.replacing import replacing
 from miar.errors import UserError
+from miar.replacing import replacing
 from storage import (
     CLIPS,
     FAILURES,

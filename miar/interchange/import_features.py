@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miar.data.import_columns import FeatureBlock, FeatureColumn
 from miar.features.contract import FeatureSet
 from miar.hashing import stable_key
+from miar.interchange.import_columns import FeatureBlock, FeatureColumn
 from miar.pipeline.rows import feature_spec
 from storage import FEATURE_SETS, Store
 
@@ -51,7 +51,7 @@ def feature_changes(
     """Compare the features that were read with the store's.
 
     Args:
-        blocks: what :func:`~miar.data.import_columns.read_feature` gave, over all of ``clips``.
+        blocks: what :func:`~miar.interchange.import_columns.read_feature` gave, over all of ``clips``.
         clips: clip ids; ``sources``: the user's own, row by row.
     """
     filled = next(block for block in blocks if block.n_frames.any())
