@@ -97,7 +97,8 @@ class TransformerLayer(nn.Module):
 class AttentionPool(nn.Module):
     """Learned queries over a sequence: (B, L, d), mask (B, L) -> (B, d); zero where the mask is empty.
 
-    Several queries are pooled side by side and joined by one linear map. At the start every query is 0, so
+    Values are pooled as they are, so that a strong step counts for more than a weak one; only the logits see them
+    normalised. Several queries are pooled side by side and joined by one linear map. At the start every query is 0, so
     pooling begins as the mean.
     """
 
@@ -110,11 +111,10 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, bias: Tensor | None = None) -> Tensor:
         """``bias`` (B, L) is added to every query's logits."""
-        normed = self.norm(x)
-        logits = normed @ self.queries.T / math.sqrt(x.shape[-1])  # (B, L, queries)
+        logits = self.norm(x) @ self.queries.T / math.sqrt(x.shape[-1])  # (B, L, queries)
         if bias is not None:
             logits = logits + bias.unsqueeze(-1)
         logits = logits.float().masked_fill(~never_empty(mask).unsqueeze(-1), -torch.inf)
-        weights = logits.softmax(dim=1).to(normed.dtype)
-        pooled = (weights.transpose(1, 2) @ normed).flatten(1)
+        weights = logits.softmax(dim=1).to(x.dtype)
+        pooled = (weights.transpose(1, 2) @ x).flatten(1)
         return zero_where(self.out(self.dropout(pooled)), mask.any(dim=1))

@@ -158,7 +158,6 @@ class ModalityEncoder(nn.Module):
         self.stem = Stem(width, stride)
         self.summary_mark = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList([TransformerLayer(width, heads, dropout) for _ in range(layers)])
-        self.norm = nn.LayerNorm(width)
         self.dropout = FeatureDropout(dropout)
 
     def forward(self, adapter: FeatureAdapter, modality: ModalityBatch, available: Tensor) -> Encoded:
@@ -171,7 +170,7 @@ class ModalityEncoder(nn.Module):
         steps = zero_where(self.dropout(steps), mask)
         for layer in self.layers:
             steps = layer(steps, mask)
-        return Encoded(zero_where(self.norm(steps), mask), mask)
+        return Encoded(steps, mask)
 
 
 def shorten(frames: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,9 @@ class TrainingConfig:
     """Clips per step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    adapter_rate: float = 0.1
+    """Learning rate of the feature projections, relative to the rest. AdamW moves every weight alike, and hundreds of
+    columns moved alike fit the noise of a few hundred clips before the rest has learned anything."""
     weight_decay: float = 0.05
     """Decoupled weight decay; norms, biases, gates and other vectors have none."""
     warmup_share: float = 0.1
@@ -48,8 +51,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.patience, self.min_clips) < 1 or self.batch_size < 2:
             raise ConfigError("epochs, patience and min_clips must be at least 1, and batch_size at least 2")
-        if min(self.learning_rate, self.clip_norm, self.huber_delta) <= 0:
-            raise ConfigError("learning_rate, clip_norm and huber_delta must be above 0")
+        if min(self.learning_rate, self.adapter_rate, self.clip_norm, self.huber_delta) <= 0:
+            raise ConfigError("learning_rate, adapter_rate, clip_norm and huber_delta must be above 0")
         shares = (self.modality_dropout, self.warmup_share, self.ema_decay, self.label_smoothing)
         if not all(0 <= share <= 1 for share in shares) or self.ema_decay == 1:
             raise ConfigError("modality_dropout, warmup_share, label_smoothing and ema_decay must lie between 0 and 1")

@@ -145,7 +145,7 @@ class _Trainer:
 
     def _epoch(self, epoch: int) -> tuple[EpochReport, float]:
         started = time.perf_counter()
-        rate = float(self.schedule.get_last_lr()[0])
+        rate = float(self.schedule.get_last_lr()[-1])
         losses = self._train_epoch()
         validation, score = validate(self.averaged.model, self.objective, self.valid, self.config.batch_size)
         seconds = time.perf_counter() - started

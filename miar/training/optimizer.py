@@ -13,15 +13,24 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def build_optimizer(modules: list[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); weight decay on matrices alone, not on norms, biases, gates or scalars."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.dim() >= 2]
-    vectors = [p for p in parameters if p.dim() < 2]
+    """AdamW (Loshchilov & Hutter 2019).
+
+    Weight decay falls on matrices alone, not on norms, biases, gates or scalars; matrices that read features directly
+    (named ``adapters.*``) learn at ``config.adapter_rate`` of the learning rate.
+    """
+    adapters, matrices, vectors = [], [], []
+    for name, parameter in (item for module in modules for item in module.named_parameters()):
+        if not parameter.requires_grad:
+            continue
+        group = vectors if parameter.dim() < 2 else adapters if name.startswith("adapters.") else matrices
+        group.append(parameter)
+    rate, decay = config.learning_rate, config.weight_decay
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": adapters, "weight_decay": decay, "lr": rate * config.adapter_rate},
+        {"params": matrices, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=rate)
 
 
 def build_schedule(

@@ -28,7 +28,7 @@ def build(config: MIARConfig, missing: float = 0.3, classes: bool = False) -> tu
     model = MIAR.for_dataset(config, dataset).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return model, dataset.batch(np.arange(40))
 
 

@@ -204,15 +204,18 @@ def test_modality_dropout_reaches_every_subset_alike() -> None:
 def test_only_matrices_decay_and_the_rate_rises_and_falls() -> None:
     model = MIAR.for_dataset(SMALL, made_dataset(30))
     optimizer = build_optimizer([model], TrainingConfig(weight_decay=0.1))
-    decayed, free = optimizer.param_groups
+    adapters, decayed, free = optimizer.param_groups
+    assert adapters["lr"] == pytest.approx(0.1 * decayed["lr"])
+    assert {id(p) for p in adapters["params"]} == {id(p) for p in model.adapters.parameters() if p.dim() >= 2}
     assert all(p.dim() >= 2 for p in decayed["params"])
     assert all(p.dim() < 2 for p in free["params"])
     assert free["weight_decay"] == 0
-    assert len(decayed["params"]) + len(free["params"]) == sum(p.requires_grad for p in model.parameters())
+    counts = [len(group["params"]) for group in optimizer.param_groups]
+    assert sum(counts) == sum(p.requires_grad for p in model.parameters())
     schedule = build_schedule(optimizer, 100, TrainingConfig(learning_rate=1.0, warmup_share=0.1))
     rates = []
     for _ in range(100):
-        rates.append(schedule.get_last_lr()[0])
+        rates.append(schedule.get_last_lr()[-1])
         optimizer.step()
         schedule.step()
     assert int(np.argmax(rates)) in (9, 10)
