@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import save_file
 
 from miar.errors import UnavailableError
+from miar.features import face_pyfeat
 from miar.features.action_units import ACTION_UNITS
 from miar.features.configs import PyFeatConfig
 from miar.features.contract import Status
-from miar.features.face_pyfeat import BATCH_FRAMES, PyFeatExtractor, pyfeat_feature_set
+from miar.features.face_pyfeat import PyFeatExtractor, pyfeat_feature_set
 from miar.features.weights import PYFEAT_FILES
 from miar.media.decode import VideoFrame
 
@@ -205,8 +206,9 @@ def test_shapes_names_and_quality(extractor):
     assert features == pyfeat_feature_set(extractor._config)
 
 
-def test_batches_and_a_change_of_size_lose_no_frame(extractor):
-    frames = moving_pictures(BATCH_FRAMES + 1) + moving_pictures(1, height=HEIGHT + 32)
+def test_batches_and_a_change_of_size_lose_no_frame(extractor, monkeypatch):
+    monkeypatch.setattr(face_pyfeat, "BATCH_FRAMES", 2)
+    frames = moving_pictures(3) + moving_pictures(1, height=HEIGHT + 32)
     frames = [VideoFrame(frame.rgb, 0.1 * i) for i, frame in enumerate(frames)]
     extraction = run(extractor, frames)
     assert extraction.quality["quality_frames"] == len(frames)
