@@ -42,7 +42,7 @@ def synth(
 
 
 def demo(
-    clips: Annotated[int, typer.Option(min=40, help="How many clips to make.")] = 240,
+    clips: Annotated[int, typer.Option(min=60, help="How many clips to make.")] = 240,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the corpus, store, model and report.")] = Path(
         "demo"
     ),

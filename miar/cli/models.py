@@ -16,7 +16,7 @@ from miar.cli.options import (
     split_list,
 )
 
-_SHOWN = ("n", "mae", "corr", "ccc", "acc2_non0", "f1_non0", "wa", "ua", "weighted_f1")
+_SHOWN = ("n", "mae", "corr", "ccc", "acc2_non0", "wa", "ua", "weighted_f1")
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
     if json:
         print_json(result)
         return
-    table(f"{result['model_id']}: validation", [_shown("valid", result["metrics"])])
+    table(f"{result['model_id']}: best epoch, on the validation clips", [_validation(result["metrics"])])
     say(f"model: {result['model']}  (snapshot {result['snapshot_id']})")
 
 
@@ -78,7 +78,7 @@ def evaluate(
         print_json(result)
         return
     rows = [_shown(result["model_id"], result["overall"])]
-    rows += [_shown(f"  {name} alone", metrics) for name, metrics in result["subsets"].items()]
+    rows += [_shown(f"  from {name}", metrics) for name, metrics in result["subsets"].items()]
     rows += [_shown(name, metrics) for name, metrics in result.get("baselines", {}).items()]
     table(f"on {split}", rows)
 
@@ -122,6 +122,10 @@ def show_scores(result: dict[str, Any]) -> None:
     )
     if nothing:
         warn(f"{nothing} clips have no modality at all and were not scored (nothing_to_score)")
+
+
+def _validation(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("valid_"): value for name, value in metrics.items() if not name.endswith("_empty")}
 
 
 def _opened(store: str) -> str:

@@ -74,7 +74,7 @@ def fingerprint(root: str, source: Source) -> str:
     if source.etag is not None:
         return f"etag:{source.etag}:{source.size}"
     digest = hashlib.blake2b(digest_size=16)
-    opened = open_source(root, source)
+    opened = open_source(root, source.path)
     try:
         with open_regular(os.fspath(opened)) if isinstance(opened, (str, os.PathLike)) else opened as file:
             while block := file.read(_BLOCK_BYTES):
@@ -84,7 +84,7 @@ def fingerprint(root: str, source: Source) -> str:
     return f"blake2b:{digest.hexdigest()}"
 
 
-def open_source(root: str, source: Source) -> MediaFile:
+def open_source(root: str, path: str) -> MediaFile:
     """What :func:`miar.media.decode.decode_spans` and ``open`` take: a local path, or an open binary file.
 
     Raises:
@@ -92,19 +92,19 @@ def open_source(root: str, source: Source) -> MediaFile:
     """
     from miar.media.errors import MediaError, MediaProblem
 
-    path = unescape_path(source.path)
+    name = unescape_path(path)
     folder = local_root(root)
     if folder is not None:
-        return os.path.join(folder, *path.split("/"))
+        return os.path.join(folder, *name.split("/"))
     filesystem, base = _filesystem(root)
     try:
-        return cast(BinaryIO, filesystem.open(posixpath.join(base, path), "rb"))
+        return cast(BinaryIO, filesystem.open(posixpath.join(base, name), "rb"))
     except FileNotFoundError as error:
-        raise MediaError(MediaProblem.VANISHED, f"{source.path} is no longer there") from error
+        raise MediaError(MediaProblem.VANISHED, f"{path} is no longer there") from error
     except PermissionError as error:
-        raise MediaError(MediaProblem.PERMISSION_DENIED, f"no permission to read {source.path}") from error
+        raise MediaError(MediaProblem.PERMISSION_DENIED, f"no permission to read {path}") from error
     except OSError as error:
-        raise MediaError(MediaProblem.UNREADABLE, f"{source.path} cannot be read: {error}") from error
+        raise MediaError(MediaProblem.UNREADABLE, f"{path} cannot be read: {error}") from error
 
 
 def read_bytes(root: str, source: Source) -> bytes:
@@ -113,7 +113,7 @@ def read_bytes(root: str, source: Source) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    opened = open_source(root, source)
+    opened = open_source(root, source.path)
     with open(opened, "rb") if isinstance(opened, (str, os.PathLike)) else opened as file:
         return file.read()
 

@@ -55,7 +55,8 @@ class FeatureSet:
     layers: int = 1
     """How many encoder layers stand side by side in ``columns``; ``len(columns) % layers == 0``."""
     voiced_columns: tuple[str, ...] = ()
-    """Columns that mean something in voiced frames only, where they are 0 otherwise (F0, jitter, formants)."""
+    """Columns that mean something in voiced frames only (jitter, shimmer, formants), F0 first: a frame is voiced where
+    F0 is above 0. In unvoiced frames the others hold 0, -201 or noise."""
     config: dict[str, object] = field(default_factory=dict)
     """The resolved configuration: everything that was asked for and changes the output."""
     library_versions: dict[str, str] = field(default_factory=dict)

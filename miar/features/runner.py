@@ -17,6 +17,7 @@ from itertools import zip_longest
 from typing import cast
 
 from miar.config import MediaLimits
+from miar.corpus.sources import open_source
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import (
     AudioExtractor,
@@ -132,7 +133,7 @@ def extract_shard(request: ShardRequest) -> ShardExtraction:
             chosen = {table: media[table] for table in tables}
             wanting = [clip for clip in clips if not clip.wants.isdisjoint(chosen)]
             for table, clip, extraction in extract_source(
-                lambda path=path: open_source(request.root, path), wanting, chosen, request.limits, timings
+                lambda path=path: opened(request.root, path), wanting, chosen, request.limits, timings
             ):
                 collect(table, clip, extraction)
     return ShardExtraction(collected, timings)
@@ -277,13 +278,10 @@ class _SourcePass:
         self._sessions.clear()
 
 
-def open_source(root: str, path: str) -> AbstractContextManager[MediaFile]:
-    """A local path as it is; an object of a store as a binary file, opened when entered."""
-    if "://" not in root:
-        return nullcontext(os.path.join(root, path))
-    import fsspec
-
-    return cast(AbstractContextManager[MediaFile], fsspec.open(f"{root.rstrip('/')}/{path}", "rb"))
+def opened(root: str, path: str) -> AbstractContextManager[MediaFile]:
+    """A local path as it is; an object of a store as a binary file that is closed when left."""
+    file = open_source(root, path)
+    return nullcontext(file) if isinstance(file, str | os.PathLike) else file
 
 
 def _guarded(extract: Callable[[], Extraction]) -> Extraction:

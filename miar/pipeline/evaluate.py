@@ -37,16 +37,23 @@ def evaluate_model(
             raise UserError(
                 f"snapshot {pinned.id} has no clip of split '{split}' with the label '{loaded.target.label}'"
             )
-        result.update(evaluate(loaded, chosen).to_json())
+        scale = label_range(dataset.where_split("train").targets)
+        result.update(evaluate(loaded, chosen, label_range=scale).to_json())
         result.update(model_id=model_id(loaded), split=split, snapshot_id=pinned.id, label=loaded.target.label)
         advance("evaluations", 1, 2 if baselines else 1)
         if baselines and not chosen.classes:
-            result["baselines"] = _baselines(dataset.where_split("train"), chosen)
+            result["baselines"] = _baselines(dataset.where_split("train"), chosen, scale)
             advance("evaluations", 2, 2)
     return dict(result)
 
 
-def _baselines(train: Any, test: Any) -> dict[str, Mapping[str, float | None]]:
+def label_range(targets: Any) -> tuple[float, float] | None:
+    """-3..3 where the labels use that scale (MOSI's and MOSEI's): Acc-7, Acc-5 and Acc-2 are defined on it alone."""
+    low, high = float(targets.min(initial=0.0)), float(targets.max(initial=0.0))
+    return (-3.0, 3.0) if -3 <= low < -1 and 1 < high <= 3 else None
+
+
+def _baselines(train: Any, test: Any, scale: tuple[float, float] | None) -> dict[str, Mapping[str, float | None]]:
     from miar.evaluation.baselines import late_fusion_baseline, ridge_baseline
     from miar.evaluation.metrics import regression_metrics
 
@@ -55,4 +62,7 @@ def _baselines(train: Any, test: Any) -> dict[str, Mapping[str, float | None]]:
     if len(modalities) > 1:
         systems[f"ridge {'+'.join(modalities)}"] = ridge_baseline(train, test, modalities)
         systems["late fusion of ridges"] = late_fusion_baseline(train, test, modalities)
-    return {name: regression_metrics(test.targets, predicted) for name, predicted in systems.items()}
+    measured = {
+        name: regression_metrics(test.targets, predicted, label_range=scale) for name, predicted in systems.items()
+    }
+    return {name: {"n": metrics.n, **metrics} for name, metrics in measured.items()}

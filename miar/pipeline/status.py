@@ -57,7 +57,12 @@ def _corpora(live: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _feature_set(store: Store, descriptor: dict[str, Any]) -> dict[str, Any]:
     name = f"features/{descriptor['extractor']}/{descriptor['config_hash']}"
-    spec = feature_table(name, n_columns=len(descriptor["columns"]), summary_columns=(), quality_columns=())
+    spec = feature_table(
+        name,
+        n_columns=len(descriptor["columns"]),
+        summary_columns=descriptor["summary_columns"],
+        quality_columns=descriptor["quality_columns"],
+    )
     rows = store.table(spec).read(columns=["status", "reason"]).to_pylist()
     outcomes = Counter(row["status"] if row["reason"] is None else f"missing: {row['reason']}" for row in rows)
     return {

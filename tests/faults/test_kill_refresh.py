@@ -26,7 +26,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _start(corpus: Path, store: Path) -> subprocess.Popen:
     config = store.parent / "config.yaml"
-    config.write_text("execution: {workers: 2, shard_seconds: 1}\nextractors: [{extractor: opensmile}, {extractor: mediapipe}]\n")
+    config.write_text(
+        "execution: {workers: 2, shard_seconds: 1}\nextractors: [{extractor: opensmile}, {extractor: mediapipe}]\n"
+    )
     command = [sys.executable, "-m", "miar.cli", "refresh", str(corpus), "--store", str(store), "--config", str(config)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -69,9 +71,7 @@ def test_a_worker_process_that_dies_costs_nothing(corpus: Path, tmp_path: Path):
     workers: list[psutil.Process] = []
 
     def a_worker_has_models() -> bool:
-        workers[:] = [
-            child for child in psutil.Process(process.pid).children(recursive=True) if _is_extracting(child)
-        ]
+        workers[:] = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_extracting(child)]
         return bool(workers)
 
     assert _wait_for(a_worker_has_models, process), process.stderr.read()

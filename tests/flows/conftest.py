@@ -9,7 +9,7 @@ import pytest
 
 from storage import Store
 
-CLIPS = 24
+CLIPS = 40
 SEED = 11
 
 

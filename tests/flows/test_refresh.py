@@ -28,7 +28,7 @@ def _versions(space):
 
 
 def test_every_clip_has_one_row_in_every_table(finished):
-    assert len(live_clips(finished.store_path)) == 24
+    assert len(live_clips(finished.store_path)) == 40
     assert_each_clip_once(finished.store_path)
 
 

@@ -243,7 +243,7 @@ def test_an_exception_in_an_extractor_fails_that_clip_only(footage):
         clip("long", "single_face.mp4", ["face", "ears"], 0, 800),
     ]
     rows = runner.extract_source(
-        lambda: runner.open_source(str(footage), "single_face.mp4"),
+        lambda: runner.opened(str(footage), "single_face.mp4"),
         clips,
         {"face": face, "ears": ears},
         MediaLimits(),
