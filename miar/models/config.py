@@ -32,6 +32,12 @@ class MIARConfig:
     """Learn the mix of a text encoder's layers; off: their plain mean."""
     summaries: bool = True
     """Read per-clip vectors (functionals, action unit statistics) as steps beside the sequence."""
+    pooled_readout: bool = True
+    """Start from ridge regressions on pooled features, stacked by the modalities that are there; what the tokens say is
+    a correction that starts at 0. Off: the tokens say all."""
+    gate_steps: int = 60
+    """Most steps of boosting by which one modality's features learn to change what another's readout means; 0: none.
+    How many are taken is chosen by cross-validation within the training clips."""
     token_weighting: bool = True
     """Learn how the four tokens are mixed; off: their plain mean."""
     shared_width: int = 32
@@ -48,5 +54,7 @@ class MIARConfig:
             raise ConfigError(f"width {self.width} must be a multiple of 2 x heads ({2 * self.heads})")
         if min(self.max_steps, self.pool_queries, self.shared_width) < 1:
             raise ConfigError("max_steps, pool_queries and shared_width must be at least 1")
+        if self.gate_steps < 0:
+            raise ConfigError("gate_steps must be at least 0")
         if not (0 <= self.dropout < 1 and 0 <= self.feature_dropout < 1):
             raise ConfigError("dropout and feature_dropout must be at least 0 and below 1")

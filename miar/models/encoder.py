@@ -15,6 +15,7 @@ from miar.data.dataset import ModalityData
 from miar.data.standardise import Moments, sequence_moments, vector_moments
 from miar.models.blocks import FeatureDropout, TransformerLayer, sinusoids, zero_where
 from miar.models.features import FeatureShape, summary_groups
+from miar.models.readout import Reading
 
 CLIP = 5.0
 """Standardised values are clipped to +-5 deviations."""
@@ -29,6 +30,8 @@ class Encoded:
     """(B, L, d), zero behind the mask."""
     mask: Tensor
     """(B, L) bool."""
+    reading: Reading | None = None
+    """What the pooled readout makes of the same modality."""
 
     def only(self, available: Tensor) -> "Encoded":
         """The clips where ``available`` (B,) is False emptied."""
@@ -106,7 +109,36 @@ class FeatureAdapter(nn.Module):
 
     def frames(self, modality: ModalityBatch, mask: Tensor) -> Tensor:
         """Standardised frames, layers mixed, before the projection: (B, T, D'), zero behind ``mask``."""
-        return self.mix(zero_where(self.standardise(zero_where(modality.values, mask)), mask))
+        return self.mix(self._standard(modality, mask))
+
+    def _standard(self, modality: ModalityBatch, mask: Tensor) -> Tensor:
+        return zero_where(self.standardise(zero_where(modality.values, mask)), mask)
+
+    @property
+    def pooled_width(self) -> int:
+        """Columns of :meth:`pooled`."""
+        frame = self.standardise.width // self.shape.layers
+        return frame * (1 if self.shape.layers > 1 else 2) + (len(self.shape.summary_columns) if self.groups else 0)
+
+    @torch.no_grad()
+    def pooled(self, modality: ModalityBatch, available: Tensor) -> Tensor:
+        """One vector per clip, (B, pooled_width): mean over frames, deviation over frames, per-clip values.
+
+        Layers of a text encoder are averaged, and how far its tokens lie apart, which says little, is left out. NaN
+        where a value is not known.
+        """
+        mask = modality.mask & available[:, None]
+        standard = self._standard(modality, mask).float()
+        count = mask.sum(1, keepdim=True)
+        mean = standard.sum(1) / count
+        parts = [mean.unflatten(-1, (self.shape.layers, -1)).mean(1)]
+        if self.shape.layers == 1:
+            squares = zero_where((standard - mean[:, None]).square(), mask).sum(1)
+            parts.append((squares / count).sqrt())
+        if self.groups:
+            assert modality.summary is not None
+            parts.append(torch.where(available[:, None], modality.summary, torch.nan))
+        return torch.cat(parts, dim=1)
 
     def embed(self, frames: Tensor) -> Tensor:
         """(B, T, D') -> (B, T, d)"""

@@ -31,6 +31,7 @@ from miar.models.encoder import Encoded, FeatureAdapter, ModalityEncoder
 from miar.models.features import Descriptor, FeatureShape, check_feature_sets, kept_descriptor
 from miar.models.interaction import FeatureTokens, InteractionLayer
 from miar.models.output import TOKENS, MIAROutput, TrainingRecord
+from miar.models.readout import PooledReadout
 from miar.models.target import TargetSpec
 
 
@@ -85,6 +86,11 @@ class MIAR(nn.Module):
         )
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
+        self.readout: PooledReadout | None = None
+        if config.pooled_readout:
+            self.readout = PooledReadout({name: self.adapter(name) for name in self.names}, target.outputs)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     @classmethod
     def for_dataset(cls, config: MIARConfig, train: ClipDataset) -> "MIAR":
@@ -95,6 +101,8 @@ class MIAR(nn.Module):
         Raises:
             UserError: every clip has the same label, or no clip has any modality.
         """
+        from miar.models.readout_fit import fit_readout
+
         names = [name for name in MODALITIES if name in train.modalities]
         names = [name for name in names if train.modalities[name].available.any()]
         if not names:
@@ -109,6 +117,8 @@ class MIAR(nn.Module):
         for name in names:
             data = train.modalities[name]
             model.adapter(name).fit(data.subset(np.flatnonzero(data.available)))
+        if model.readout is not None:
+            fit_readout(model.readout, {name: model.adapter(name) for name in names}, train, target, config.gate_steps)
         model.record.training_clip_ids = frozenset(train.clip_ids)
         model.record.snapshot_id = train.snapshot_id
         return model
@@ -168,7 +178,11 @@ class MIAR(nn.Module):
         for name in self.names:
             column = batch.available[:, MODALITIES.index(name)]
             if name in batch.modalities:
-                encoded[name] = self.encoders[name](self.adapters[name], batch.modalities[name], column)
+                part = self.encoders[name](self.adapters[name], batch.modalities[name], column)
+                encoded[name] = part
+                if self.readout is not None:
+                    adapter, modality = self.adapter(name), batch.modalities[name]
+                    part.reading = self.readout.read(name, adapter, modality, column, batch.clip_ids)
             else:
                 mask = column.new_zeros(len(column), 1)
                 encoded[name] = Encoded(self.score.weight.new_zeros(len(column), 1, self.config.width), mask)
@@ -182,16 +196,20 @@ class MIAR(nn.Module):
             current, taken = layer(current)
         joint, own = self.tokens(current, taken)
         present = {name: part.mask.any(1) for name, part in current.items()}
-        return self._predict(joint, own, present)
+        readings = {name: part.reading for name, part in encoded.items() if part.reading is not None}
+        base = self.readout(readings, present) if self.readout is not None else 0.0
+        return self._predict(joint, own, present, base)
 
-    def _predict(self, joint: Tensor, own: dict[str, Tensor], present: dict[str, Tensor]) -> MIAROutput:
+    def _predict(
+        self, joint: Tensor, own: dict[str, Tensor], present: dict[str, Tensor], base: Tensor | float
+    ) -> MIAROutput:
         nothing = torch.zeros(len(joint), dtype=torch.bool, device=joint.device)
         read = torch.stack([present.get(name, nothing) for name in MODALITIES], 1)  # (B, M)
         has = torch.cat([read.any(1, keepdim=True), read], 1)  # (B, 4)
         tokens = torch.stack([joint, *(own.get(name, torch.zeros_like(joint)) for name in MODALITIES)], 1)
         weights = self._token_weights(tokens, has)
         tokens = self.token_dropout(tokens)
-        logits = self.head((weights.unsqueeze(-1) * tokens).sum(1)).float()
+        logits = self.head((weights.unsqueeze(-1) * tokens).sum(1)).float() + base
         token_logits = torch.stack(
             [self.token_heads[name](tokens[:, index]) for index, name in enumerate(TOKENS)], 1
         ).float()
