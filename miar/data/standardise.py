@@ -52,16 +52,21 @@ class _Sums:
         return Moments(self.mean, np.where(dead, 0.0, 1.0 / np.maximum(deviation, DEVIATION_FLOOR)))
 
 
-def sequence_moments(sequences: Ragged, voiced: NDArray[np.bool_]) -> Moments:
+def sequence_moments(sequences: Ragged, voiced: NDArray[np.bool_], pitch: int | None = None) -> Moments:
     """Moments over all frames of all ``sequences``; non-finite values are left out.
 
     Args:
-        voiced: (D,) columns that are 0 in unvoiced frames, where they mean nothing: those zeros are left out.
+        voiced: (D,) columns that mean nothing in unvoiced frames, which are left out of their moments: most are 0
+            there, the amplitudes of formants are -201.
+        pitch: the column that is above 0 in voiced frames alone; needed where ``voiced`` has any.
     """
     sums = _Sums(sequences.columns)
     for index in np.flatnonzero(sequences.lengths).tolist():
         values = sequences[index]
-        sums.add(values, np.isfinite(values) & ~(voiced & (values == 0.0)))
+        known = np.isfinite(values)
+        if pitch is not None:
+            known &= ~voiced | (values[:, [pitch]] > 0)
+        sums.add(values, known)
     return sums.moments()
 
 

@@ -7,6 +7,7 @@ step.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,12 +47,14 @@ class Standardise(nn.Module):
     scale: Tensor
     voiced: Tensor
 
-    def __init__(self, voiced: tuple[bool, ...]) -> None:
+    def __init__(self, voiced: tuple[bool, ...], pitch: int | None = None) -> None:
+        """``pitch``: the column that is above 0 in voiced frames alone; needed where ``voiced`` has any."""
         super().__init__()
+        self.pitch = pitch
         self.register_buffer("mean", torch.zeros(len(voiced)))
         self.register_buffer("scale", torch.ones(len(voiced)))
         self.register_buffer("voiced", torch.tensor(voiced, dtype=torch.bool), persistent=False)
-        self.flags = any(voiced)
+        self.flags = pitch is not None
 
     @property
     def width(self) -> int:
@@ -64,7 +67,9 @@ class Standardise(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(..., D) -> (..., width) float32."""
-        known = torch.isfinite(values) & ~(self.voiced & (values == 0))
+        known = torch.isfinite(values)
+        if self.pitch is not None:
+            known = known & (~self.voiced | (values[..., self.pitch, None] > 0))
         centred = torch.where(known, values, self.mean) - self.mean
         standard = (centred * self.scale).clamp(-CLIP, CLIP)
         if not self.flags:
@@ -91,7 +96,7 @@ class FeatureAdapter(nn.Module):
     def __init__(self, shape: FeatureShape, width: int, dropout: float, *, layer_mix: bool, summaries: bool) -> None:
         super().__init__()
         self.shape = shape
-        self.standardise = Standardise(shape.voiced)
+        self.standardise = Standardise(shape.voiced, shape.pitch)
         self.mix = LayerMix(shape.layers, layer_mix) if shape.layers > 1 else nn.Identity()
         self.project = nn.Linear(self.standardise.width // shape.layers, width)
         self.dropout = FeatureDropout(dropout)
@@ -103,7 +108,7 @@ class FeatureAdapter(nn.Module):
     @torch.no_grad()
     def fit(self, data: ModalityData) -> None:
         """Take the moments of the training clips."""
-        self.standardise.load(sequence_moments(data.sequences, self.standardise.voiced.cpu().numpy()))
+        self.standardise.load(sequence_moments(data.sequences, np.array(self.shape.voiced), self.shape.pitch))
         if data.summary is not None:
             self.standardise_summary.load(vector_moments(data.summary))
 

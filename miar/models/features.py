@@ -33,17 +33,21 @@ class FeatureShape:
     layers: int
     """Encoder layers side by side in a frame; 1 where there is nothing to mix."""
     voiced: tuple[bool, ...]
-    """Per column: whether it is 0, and means nothing, in unvoiced frames."""
+    """Per column: whether it means nothing in unvoiced frames."""
+    pitch: int | None
+    """Column that is above 0 in voiced frames alone; ``None`` where no column needs it."""
     summary_columns: tuple[str, ...]
 
     @classmethod
     def of(cls, descriptor: Descriptor) -> "FeatureShape":
         columns = list(descriptor["columns"])
-        voiced_names = set(descriptor.get("voiced_columns") or ())
+        voiced_names = list(descriptor.get("voiced_columns") or ())
+        framewise = [name for name in voiced_names if name in columns]
         return cls(
             columns=len(columns),
             layers=int(descriptor.get("layers") or 1),
-            voiced=tuple(name in voiced_names for name in columns),
+            voiced=tuple(name in framewise for name in columns),
+            pitch=columns.index(framewise[0]) if framewise else None,
             summary_columns=tuple(descriptor.get("summary_columns") or ()),
         )
 

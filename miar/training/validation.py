@@ -32,7 +32,7 @@ def validate(
 
 
 def correlation(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Pearson's r of two (N,) arrays; 0 where either is constant."""
-    if len(target) < 2 or prediction.std() == 0 or target.std() == 0:
-        return 0.0
+    """Pearson's r of two (N,) arrays; NaN where it does not exist: fewer than two clips, or one array is constant."""
+    if len(target) < 2 or np.ptp(prediction) == 0 or np.ptp(target) == 0:
+        return float("nan")
     return float(np.corrcoef(prediction, target)[0, 1])

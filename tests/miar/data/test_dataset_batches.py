@@ -119,9 +119,11 @@ def test_moments_are_those_of_all_frames(lengths: list[int], seed: int) -> None:
 
 
 def test_moments_skip_what_is_unknown_unvoiced_or_dead() -> None:
-    frames = np.array([[0.0, 1.0, 7.0], [2.0, np.nan, 7.0], [4.0, np.inf, 7.0], [0.0, 3.0, 7.0]], np.float32)
-    moments = sequence_moments(Ragged.from_list([frames], 3), np.array([True, False, False]))
-    np.testing.assert_allclose(moments.mean, [3.0, 2.0, 7.0])
-    np.testing.assert_allclose(moments.scale, [1.0, 1.0, 0.0])
+    nan, inf = np.nan, np.inf
+    pitch, amplitude = [0.0, 2.0, 4.0, 0.0], [-201.0, 5.0, 7.0, -201.0]
+    frames = np.array([pitch, [1.0, nan, inf, 3.0], [7.0] * 4, amplitude], np.float32).T
+    moments = sequence_moments(Ragged.from_list([frames], 4), np.array([True, False, False, True]), pitch=0)
+    np.testing.assert_allclose(moments.mean, [3.0, 2.0, 7.0, 6.0])
+    np.testing.assert_allclose(moments.scale, [1.0, 1.0, 0.0, 1.0])
     unknown = vector_moments(np.full((4, 2), np.nan, np.float32))
     assert unknown.scale.tolist() == [0.0, 0.0]

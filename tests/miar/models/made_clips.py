@@ -47,7 +47,7 @@ def made_dataset(
 ) -> ClipDataset:
     """Each modality carries the label with noise of its own; ``missing`` of the cells are absent.
 
-    The last column of the audio is constant, and its first is 0 in half of the frames.
+    The last column of the audio is constant, and its first, a pitch, is above 0 in half of the frames and 0 in the others.
     """
     draw = np.random.default_rng(seed)
     directions = {name: np.random.default_rng(7).normal(size=width) for name, width in WIDTHS.items()}
@@ -65,6 +65,7 @@ def made_dataset(
             values = draw.normal(size=(steps, width)) + signal * directions[name]
             if name == "audio":
                 values[:, 4] = 3.5
+                values[:, 0] = np.exp(0.3 * values[:, 0])
                 values[draw.random(steps) < 0.5, 0] = 0.0
             sequences[name].append(values.astype(np.float32))
             if name in summaries:
