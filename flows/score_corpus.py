@@ -46,7 +46,10 @@ def score_corpus(
     target = Store.open(store)
     run_id = new_run_id("score")
     run = {"model": model, "corpus": corpus, "snapshot": snapshot}
-    with recorded_run(target, "score", run_id=run_id, corpus_id=corpus_id, config=run) as result:
+    with (
+        target.lock(f"score-{corpus_id or 'all'}"),
+        recorded_run(target, "score", run_id=run_id, corpus_id=corpus_id, config=run) as result,
+    ):
         plan = plan_scoring(target, model, run_id=run_id, snapshot=snapshot, corpus_id=corpus_id)
         result.update({name: plan[name] for name in ("snapshot_id", "model_id", "clips", "up_to_date")})
         result["outcomes"] = _score(plan)

@@ -22,7 +22,12 @@ def extract_shard(folder: str, shard: str) -> list[ShardOutcome] | None:
     """Extract one shard of the job in ``folder``; ``None`` where the run was told to stop before it began."""
     if draining.is_set():
         return None
-    return _pool(folder).run(Shard.load(Path(folder) / "shards" / f"{shard}.json"))
+    pool = _pool(folder)
+    with pool.a_free_worker:
+        # Asked again: this thread may have waited for a worker since before the run was told to stop.
+        if draining.is_set():
+            return None
+        return pool.run(Shard.load(Path(folder) / "shards" / f"{shard}.json"))
 
 
 def _pool(folder: str) -> ExtractionPool:

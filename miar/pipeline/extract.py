@@ -7,6 +7,7 @@ that caused it and nothing else: the shard is tried again file by file, then cli
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -27,13 +28,17 @@ Extractions = dict[str, list[tuple[str, Extraction]]]
 
 
 class ExtractionPool:
-    """Worker processes that keep their models loaded. :meth:`run` blocks; call it from as many threads as workers."""
+    """Worker processes that keep their models loaded.
+
+    :meth:`run` blocks; threads that call it hold :attr:`a_free_worker` meanwhile, so that no shard waits inside the pool.
+    """
 
     def __init__(self, job_path: Path):
         self._job_path = job_path
         self._job = Job.load(job_path)
         execution = self._job.config.execution
         self._timeout_s = execution.shard_timeout_s
+        self.a_free_worker = threading.Semaphore(execution.workers)
         self._pool = pebble.ProcessPool(
             max_workers=execution.workers,
             initializer=_prepare_worker,
