@@ -30,7 +30,7 @@ Extractions = dict[str, list[tuple[str, Extraction]]]
 class ExtractionPool:
     """Worker processes that keep their models loaded.
 
-    :meth:`run` blocks; threads that call it hold :attr:`a_free_worker` meanwhile, so that no shard waits inside the pool.
+    :meth:`run` blocks; threads that call it hold :attr:`a_free_worker` meanwhile, so that no shard waits in the pool.
     """
 
     def __init__(self, job_path: Path):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from flow_helpers import assert_each_clip_once, feature_tables, live_clips, live_rows
 
 pytestmark = pytest.mark.xdist_group("faults")
