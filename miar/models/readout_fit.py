@@ -25,7 +25,7 @@ Pooled = dict[str, Array]
 POOLING_BATCH = 256
 MIN_CLIPS = 10
 """Fewer clips of a modality than this say nothing about its weights."""
-MIX_PRIOR = 1.0
+MIX_PRIOR = 30.0
 """Clips' worth of belief that the modalities of a subset count alike."""
 BOOSTING_STEP = 0.1
 SHARPNESSES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)

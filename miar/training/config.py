@@ -12,13 +12,13 @@ class TrainingConfig:
 
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
 
-    epochs: int = 60
+    epochs: int = 40
     """Most passes over the training clips."""
-    patience: int = 20
+    patience: int = 10
     """Passes without a better validation score before training stops."""
     batch_size: int = 32
     """Clips per step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Peak learning rate of AdamW."""
     adapter_rate: float = 0.1
     """Learning rate of the feature projections, relative to the rest. AdamW moves every weight alike, and hundreds of

@@ -47,7 +47,8 @@ def made_dataset(
 ) -> ClipDataset:
     """Each modality carries the label with noise of its own; ``missing`` of the cells are absent.
 
-    The last column of the audio is constant, and its first, a pitch, is above 0 in half of the frames and 0 in the others.
+    The last column of the audio is constant, and its first, a pitch, is above 0 in half of the frames and 0 in the
+    others.
     """
     draw = np.random.default_rng(seed)
     directions = {name: np.random.default_rng(7).normal(size=width) for name, width in WIDTHS.items()}

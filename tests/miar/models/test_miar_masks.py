@@ -16,6 +16,7 @@ CONFIGS = {
     "default": MIARConfig(width=16, heads=2, shared_width=8),
     "short": MIARConfig(width=16, heads=2, shared_width=8, max_steps=4),
     "bare": MIARConfig(width=16, heads=2, shared_width=8, encoder_layers=0, interaction_layers=0, summaries=False),
+    "tokens alone": MIARConfig(width=16, heads=2, shared_width=8, pooled_readout=False),
     "deep": MIARConfig(width=16, heads=2, shared_width=8, encoder_layers=2, interaction_layers=2, pool_queries=4),
 }
 
