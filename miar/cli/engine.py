@@ -1,6 +1,8 @@
 """How the command line starts a flow: quietly, in this process, with progress on the terminal."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,8 @@ def run_flow(load: Callable[[], Any], *args: Any, **parameters: Any) -> Any:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # The first start migrates a database; on a busy machine that takes longer than Prefect's 20 s.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    # Prefect lets the flow finish its shards, then sends SIGTERM again: leave in order, so that its server is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     flow = load()
     with progress():
         return flow(*args, **parameters)
