@@ -57,17 +57,18 @@ def measure(paths: tuple[Path, Path], options: argparse.Namespace) -> dict[str, 
     dataset = load_dataset(snapshot, label="sentiment", labelled_only=True)
     trial = Trial(dataset, truth_of(corpus, dataset), options)
     results = {"optimum": trial.figures([trial.optimum])}
-    results["MIAR"] = trial.figures([trial.fit(seed).test for seed in range(options.seeds)])
+    fits = [trial.fit(seed) for seed in range(options.seeds)]
+    results["MIAR"] = trial.figures([fit.test for fit in fits])
     if options.only_miar:
         return results
     alone = {m: [trial.fit(seed, modalities=[m]) for seed in range(options.seeds)] for m in MODALITIES}
-    for modality, fits in alone.items():
-        results[f"{modality} alone, same training"] = trial.figures([fit.test for fit in fits])
+    for modality, single in alone.items():
+        results[f"{modality} alone, same training"] = trial.figures([fit.test for fit in single])
     results["late fusion, same training"] = trial.figures(
         [trial.late_fusion([alone[m][seed] for m in MODALITIES]) for seed in range(options.seeds)]
     )
     results |= {name: trial.figures([predicted]) for name, predicted in trial.ridges().items()}
-    results |= {name: trial.figures(predicted) for name, predicted in trial.controls(options.seeds).items()}
+    results |= {name: trial.figures(predicted) for name, predicted in trial.controls(fits).items()}
     return results
 
 
@@ -91,7 +92,13 @@ class Trial:
         self.model_fields = _fields(options.model)
         self.training_fields = _fields(options.training)
 
-    def fit(self, seed: int, modalities: list[str] | None = None, train: ClipDataset | None = None) -> Fit:
+    def fit(
+        self,
+        seed: int,
+        modalities: list[str] | None = None,
+        train: ClipDataset | None = None,
+        valid: ClipDataset | None = None,
+    ) -> Fit:
         from miar.models.miar import MIARConfig
         from miar.training.config import TrainingConfig
         from miar.training.loop import fit
@@ -100,7 +107,7 @@ class Trial:
         fitted = fit(
             MIARConfig(**self.model_fields),
             (train or self.train).with_modalities(names),
-            self.valid.with_modalities(names),
+            (valid or self.valid).with_modalities(names),
             TrainingConfig(**{**self.training_fields, "seed": seed}),
         )
         return Fit(fitted.model, self.valid.with_modalities(names), self.test.with_modalities(names))
@@ -124,19 +131,19 @@ class Trial:
         systems["late fusion of ridges"] = late_fusion_baseline(self.train, self.test, MODALITIES)
         return systems
 
-    def controls(self, seeds: int) -> dict[str, list[np.ndarray]]:
+    def controls(self, fits: list[Fit]) -> dict[str, list[np.ndarray]]:
         """What is lost when a modality says nothing of its clip, and what is learnt from labels that say nothing."""
         from miar.evaluation.controls import shuffle_labels, shuffle_modality
 
-        models = [self.fit(seed).model for seed in range(seeds)]
         found = {
             f"MIAR, {m} shuffled": [
-                predict(model, shuffle_modality(self.test, m, seed)) for seed, model in enumerate(models)
+                predict(fit.model, shuffle_modality(self.test, m, seed)) for seed, fit in enumerate(fits)
             ]
             for m in MODALITIES
         }
         found["MIAR, trained on shuffled labels"] = [
-            self.fit(seed, train=shuffle_labels(self.train, seed)).test for seed in range(seeds)
+            self.fit(seed, train=shuffle_labels(self.train, seed), valid=shuffle_labels(self.valid, seed)).test
+            for seed in range(len(fits))
         ]
         return found
 
@@ -192,6 +199,7 @@ def show(seed: int, results: dict[str, dict[str, float]]) -> None:
 
 
 def _spread(name: str, values: list[float]) -> dict[str, float]:
+    """Mean and deviation over trainings; NaN where one of them predicts a constant, which has no correlation."""
     return {name: float(np.mean(values)), f"{name}_sd": float(np.std(values))}
 
 

@@ -27,6 +27,8 @@ MIN_CLIPS = 10
 """Fewer clips of a modality than this say nothing about its weights."""
 MIX_PRIOR = 30.0
 """Clips' worth of belief that the modalities of a subset count alike."""
+SKILL_ERRORS = 2.0
+"""A readout is kept where it beats the mean, on clips it did not see, by this many standard errors."""
 BOOSTING_STEP = 0.1
 SHARPNESSES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Factors tried between a linear fit to class indicators and logits."""
@@ -106,7 +108,11 @@ def _pick(groups: list[Hashable], chosen: NDArray[np.bool_]) -> list[Hashable]:
 
 
 def _regress(pooled: Array, wanted: Array, groups: list[Hashable]) -> tuple[Array, Array, Array]:
-    """Ridge for each output: weights (P, O), bias (O,), out-of-fold values (n, O), all 0 where there is too little."""
+    """Ridge for each output: weights (P, O), bias (O,), out-of-fold values (n, O).
+
+    All 0 where there are too few clips, or where the values are no better than the mean: a weak regression is not
+    constant, so it would go on to follow whatever its features follow.
+    """
     columns, outputs = pooled.shape[1], wanted.shape[1]
     weights, bias, values = np.zeros((columns, outputs)), np.zeros(outputs), np.zeros(wanted.shape)
     if len(wanted) < MIN_CLIPS or len(set(groups)) < 2:
@@ -116,7 +122,14 @@ def _regress(pooled: Array, wanted: Array, groups: list[Hashable]) -> tuple[Arra
         model, values[:, output] = fit_ridge({"pooled": pooled}, wanted[:, output], groups)
         answers = model.predict({"pooled": probes})
         weights[:, output], bias[output] = answers[1:] - answers[0], answers[0]
+    if not _has_skill(values, wanted):
+        return np.zeros_like(weights), np.zeros_like(bias), np.zeros_like(values)
     return weights, bias, values
+
+
+def _has_skill(values: Array, wanted: Array) -> bool:
+    gain = (np.square(wanted) - np.square(wanted - values)).sum(axis=1)
+    return float(gain.mean()) > SKILL_ERRORS * float(gain.std()) / np.sqrt(len(gain))
 
 
 @dataclass
