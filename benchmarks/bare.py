@@ -117,6 +117,7 @@ def _decode(path: str, wanted: int, size: tuple[int, int]) -> None:
         video.codec_context.thread_count = 1
         total = max(video.frames, wanted, 1)
         index = 0
+        frame: Any
         for frame in container.decode(container.streams.audio[0], video):
             if not isinstance(frame, av.VideoFrame):
                 frame.to_ndarray()
