@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 Blocks = dict[str, Array]
 """Block name -> (N, D) features, NaN where a value is not there."""
 
+LIMIT = 5.0
+"""Standardised features are clipped here, as the models clip theirs: one pitch that jumps an octave would rule a line."""
+
 PENALTIES = tuple(10.0 ** (step / 2) for step in range(-4, 13))
 """Half decades from .01 to 1e6; features are standardised, so a penalty compares with the number of rows."""
 FOLDS = 5
@@ -42,7 +45,7 @@ class _BlockScaler:
 
     def __call__(self, block: Array) -> Array:
         known = np.isfinite(block)
-        columns = np.where(known, (np.where(known, block, 0) - self.mean) * self.scale, 0)
+        columns = np.where(known, (np.where(known, block, 0) - self.mean) * self.scale, 0).clip(-LIMIT, LIMIT)
         if not self.indicate:
             return columns
         absent = ~known.any(axis=1, keepdims=True)

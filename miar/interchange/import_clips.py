@@ -12,6 +12,7 @@ from miar.config import SplitConfig
 from miar.corpus.model import Clip, text_hash
 from miar.corpus.splits import assign_splits, split_name
 from miar.errors import UserError
+from miar.pipeline.catalogue import known_splits
 from storage import CLIPS, Store
 from storage.arrow import pc
 
@@ -136,16 +137,7 @@ def _with_splits(rows: list[dict[str, Any]], known: Mapping[str, Mapping[str, An
     if all(row["split"] for row in rows):
         return rows
     names = [each.name for each in fields(Clip)]
-    clips = assign_splits([Clip(**{name: row[name] for name in names}) for row in rows], SplitConfig(), _earlier(known))
+    clips = assign_splits(
+        [Clip(**{name: row[name] for name in names}) for row in rows], SplitConfig(), known_splits(known)
+    )
     return [row | {"split": clip.split} for row, clip in zip(rows, clips, strict=True)]
-
-
-def _earlier(known: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The split of every speaker and every video that an earlier import brought: one group, one split."""
-    splits: dict[str, str] = {}
-    for row in known.values():
-        if row["split"]:
-            splits[row["video_id"]] = row["split"]
-            if row["speaker"]:
-                splits[row["speaker"]] = row["split"]
-    return splits
