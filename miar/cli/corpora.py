@@ -107,6 +107,6 @@ def _show_quality(evaluation: dict[str, Any]) -> None:
     rows = [{"system": "MIAR", "r": evaluation["overall"]["corr"], "MAE": evaluation["overall"]["mae"]}]
     for name, metrics in {**evaluation["subsets"], **evaluation.get("baselines", {})}.items():
         if name.count("+") < 2 or name.startswith("ridge"):
-            label = name if " " in name else f"MIAR, {name} alone"
+            label = name if " " in name else f"MIAR from {name}"
             rows.append({"system": label, "r": metrics["corr"], "MAE": metrics["mae"]})
     table(f"On the {evaluation['split']} speakers", rows)

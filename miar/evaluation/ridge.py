@@ -15,7 +15,7 @@ Blocks = dict[str, Array]
 """Block name -> (N, D) features, NaN where a value is not there."""
 
 LIMIT = 5.0
-"""Standardised features are clipped to +-5, as the models clip theirs: a pitch that jumps an octave would rule a line."""
+"""Deviations at which features are clipped, as in the models: a pitch that jumps an octave would rule a line."""
 
 PENALTIES = tuple(10.0 ** (step / 2) for step in range(-4, 13))
 """Half decades from .01 to 1e6; features are standardised, so a penalty compares with the number of rows."""

@@ -71,7 +71,8 @@ def train_model(
             on_epoch=lambda report: advance("epochs", report.epoch, training_config.epochs),
             out_dir=out,
         )
-        advance("epochs", training_config.epochs, training_config.epochs)
+        if len(fitted.history) < training_config.epochs:
+            advance("epochs", training_config.epochs, training_config.epochs)
         fitted.model.save_pretrained(out)
         result.update(
             model_id=model_id(fitted.model),
