@@ -21,7 +21,7 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.extractor}-{hash(config) % 1000}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.extractor)
 def test_the_cheap_answer_is_exactly_the_loaded_extractor_s(config):
     cheap = availability(config)
     if isinstance(cheap, UnavailableError):
