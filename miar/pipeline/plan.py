@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from miar.config import ExecutionConfig, PipelineConfig
 from miar.corpus.listing import list_corpus
 from miar.errors import CorpusError, UnavailableError
+from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet, Modality
 from miar.features.registry import feature_set_of
 from miar.features.runner import ClipRequest
@@ -109,24 +110,26 @@ def refresh_targets(store: Store, corpus: str | None) -> list[tuple[str | None, 
     return [(corpus_id, roots.get(corpus_id)) for corpus_id in ids]
 
 
-def available_feature_sets(config: PipelineConfig) -> tuple[list[FeatureSet], dict[str, str]]:
-    """The descriptors of the configured extractors, and why each of the others cannot be had.
+def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[FeatureSet], dict[str, str]]:
+    """The configuration with the extractors that can run, their descriptors, and why each of the others cannot.
 
     Raises:
         UnavailableError: an extractor is not to be had and the configuration says ``on_unavailable: fail``, or none is.
     """
     found: list[FeatureSet] = []
+    able: list[ExtractorConfig] = []
     unavailable: dict[str, str] = {}
     for extractor in config.extractors:
         try:
             found.append(feature_set_of(extractor))
+            able.append(extractor)
         except UnavailableError as error:
             if config.on_unavailable == "fail":
                 raise
             unavailable[extractor.extractor] = str(error)
     if not found:
         raise UnavailableError(f"no extractor can run: {'; '.join(unavailable.values())}")
-    return found, unavailable
+    return config.model_copy(update={"extractors": tuple(able)}), found, unavailable
 
 
 def plan_refresh(
@@ -143,9 +146,9 @@ def plan_refresh(
 
     Raises:
         CorpusError, UnavailableError: see :func:`list_corpus`, :func:`catalogue.compare`,
-            :func:`available_feature_sets`.
+            :func:`without_unavailable`.
     """
-    feature_sets, unavailable = available_feature_sets(config)
+    config, feature_sets, unavailable = without_unavailable(config)
     if root is not None:
         changes, corpus_id = _read_corpus(store, config, root, corpus_id)
     else:

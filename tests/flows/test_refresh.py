@@ -121,6 +121,26 @@ def test_two_refreshes_of_one_corpus_exclude_each_other(space):
     assert _refresh(space)["to_extract"]["text"] == 1
 
 
+def test_an_extractor_without_weights_is_left_out_with_its_reason(space, tmp_path: Path):
+    from flows.refresh_features import refresh_features
+    from miar.errors import UnavailableError
+
+    config = {
+        "extractors": [
+            {"extractor": "opensmile"},
+            {"extractor": "mediapipe", "weights": str(tmp_path / "nowhere.task")},
+        ],
+        "execution": {"workers": 2},
+    }
+    store = tmp_path / "voice"
+    (result,) = refresh_features(str(store), str(space.corpus), config)
+    assert "miar fetch face_landmarker" in result["unavailable"]["mediapipe"]
+    assert set(feature_tables(store)) == {"opensmile"}
+    assert_each_clip_once(store, ("opensmile",))
+    with pytest.raises(UnavailableError, match="miar fetch face_landmarker"):
+        refresh_features(str(tmp_path / "strict"), str(space.corpus), {**config, "on_unavailable": "fail"})
+
+
 @pytest.fixture
 def bad_corpus(finished, tmp_path: Path) -> Path:
     """One good clip among everything that can be wrong with its neighbours."""
