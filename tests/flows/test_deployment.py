@@ -16,7 +16,7 @@ import psutil
 import pytest
 from flow_helpers import assert_each_clip_once, live_clips, live_rows
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -42,7 +42,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         [BIN / "prefect", "server", "start", "--port", str(port)], env=settings, stdout=log, stderr=log
     )
     try:
-        _until(lambda: _healthy(port), 120, "the server did not start")
+        _until(lambda: _healthy(port), 300, "the server did not start")
         yield settings
     finally:
         _kill_tree(server.pid)
@@ -124,7 +124,7 @@ def _run(environment: dict[str, str], parameters: dict) -> str:
         state = _latest_run(environment)["state_type"]
         return state in {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
-    _until(ended, 300, "the run did not end")
+    _until(ended, 600, "the run did not end")
     return state
 
 
