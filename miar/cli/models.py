@@ -116,12 +116,10 @@ def show_scores(result: dict[str, Any]) -> None:
     """Say how many clips were scored from what, and warn of those that had nothing to score."""
     outcomes = dict(result["outcomes"])
     nothing = outcomes.pop("not_scored", 0)
-    table(
-        f"{result['model_id']}: {result['up_to_date']} of {result['clips']} clips had a current score",
-        [{"scored from": name, "clips": count} for name, count in sorted(outcomes.items())],
-    )
+    say(f"{result['model_id']}: {result['up_to_date']} of {result['clips']} clips had a current score already")
+    table("", [{"scored from": name, "clips": count} for name, count in sorted(outcomes.items())])
     if nothing:
-        warn(f"{nothing} clips have no modality at all and were not scored (nothing_to_score)")
+        warn(f"not scored, since they have no modality at all (nothing_to_score): {nothing} clips")
 
 
 def _validation(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def recorded_run(
     try:
         yield result
     except BaseException as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        # The text of an exit is its code, and of an interrupt nothing: their names say more.
+        text = str(error) if isinstance(error, Exception) else ""
+        message = " ".join(text.split()) or type(error).__name__
         _write(store, row | _ending("failed", result) | {"message": message})
         raise
     _write(store, row | _ending("completed", result))

@@ -75,7 +75,7 @@ def test_deploy_run_fail_kill_and_run_again(deployed: dict[str, str], space, tmp
     shutil.rmtree(space.store_path / "features")
     with _worker(deployed, tmp_path / "killed.log") as worker:
         _start(deployed, parameters)
-        _until(lambda: list(space.store_path.glob("features/*/*/*.parquet")), 240, "no shard was finished")
+        _until(lambda: list(space.store_path.glob("features/*/*/*.parquet")), 480, "no shard was finished")
         _kill_tree(worker.pid)
     with _worker(deployed, tmp_path / "again.log"):
         assert _run(deployed, parameters) == "COMPLETED", (tmp_path / "again.log").read_text()[-3000:]
