@@ -11,7 +11,7 @@ from flows.artifacts import refresh_table
 from flows.runners import threads
 from miar.config import PipelineConfig, resolve_config
 from miar.features.contract import Modality
-from miar.pipeline.plan import plan_refresh, refresh_targets
+from miar.pipeline.plan import open_store, plan_refresh, refresh_targets
 from miar.pipeline.progress import advance
 from miar.pipeline.refresh import lay_out, running_job, shard_names
 from miar.pipeline.shards import Job, Shard, ShardOutcome
@@ -40,9 +40,9 @@ def refresh_features(
         retry_failed: Try again also the clips that failed three times on the same input.
         prepared: Folder of a plan that was already laid out (the command line does so); empty: plan now.
     """
-    target = Store.open_or_create(store)
     if prepared:
-        return [_run(target, Path(prepared))]
+        return [_run(Store.open(store), Path(prepared))]
+    target = open_store(store, corpus)
     settings = resolve_config(config)
     if only:
         settings = settings.only(set(only))

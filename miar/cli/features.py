@@ -30,18 +30,14 @@ def refresh(
     [dim]Example:[/]  miar refresh ~/videos --store data/store --only text,audio
     """
     from miar.config import load_config
-    from miar.pipeline.plan import plan_refresh, refresh_targets
-    from storage import Store
+    from miar.pipeline.plan import open_store, plan_refresh, refresh_targets
 
     settings = load_config(config)
     if chosen := parse_modalities(only):
         settings = settings.only(set(chosen))
     if workers is not None:
         settings = settings.with_workers(workers)
-    if corpus is not None:
-        target = Store.open_or_create(store)
-    else:
-        target = Store.open(store)
+    target = open_store(store, corpus)
     results = []
     for known_id, root in refresh_targets(target, corpus):
         plan = plan_refresh(target, settings, root=root, corpus_id=corpus_id or known_id, retry_failed=retry_failed)

@@ -71,6 +71,10 @@ def evaluate(
 
     [dim]Example:[/]  miar evaluate data/model --store data/store --split test
     """
+    from miar.pipeline.train import load_model
+
+    # A model that is not there is found out before Prefect is started for it.
+    load_model(model)
     result = _run_flow(
         "evaluate", store=_opened(store), model=model, split=split, snapshot=snapshot, baselines=baselines
     )
@@ -97,7 +101,10 @@ def score(
     """
     from miar.config import load_config
 
+    from miar.pipeline.train import load_model
+
     load_config(config)
+    load_model(model)
     result = _run_flow(
         "score_corpus",
         store=store if corpus is not None else _opened(store),

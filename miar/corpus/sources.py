@@ -49,6 +49,18 @@ def local_root(root: str) -> str | None:
     return None if is_url(root) else os.path.abspath(root)
 
 
+def check_folder(folder: str) -> None:
+    """Complain about a corpus folder that cannot be one, before anything is made for it.
+
+    Raises:
+        CorpusError: it does not exist, or is a file.
+    """
+    if not os.path.lexists(folder):
+        raise CorpusError(f"the corpus {escape_path(folder)} does not exist")
+    if not os.path.isdir(folder):
+        raise CorpusError(f"the corpus {escape_path(folder)} is a file; name the folder that holds it")
+
+
 def find_files(root: str, *, follow_outside_links: bool) -> Files:
     """One listing of everything under ``root``.
 
@@ -138,10 +150,7 @@ class _Walk:
         self._files = Files()
 
     def run(self) -> Files:
-        if not os.path.lexists(self._root):
-            raise CorpusError(f"the corpus {escape_path(self._root)} does not exist")
-        if not os.path.isdir(self._root):
-            raise CorpusError(f"the corpus {escape_path(self._root)} is a file; name the folder that holds it")
+        check_folder(self._root)
         try:
             os.scandir(self._root).close()
         except OSError as error:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from miar.config import ExecutionConfig, PipelineConfig
 from miar.corpus.listing import list_corpus
+from miar.corpus.sources import check_folder, local_root
 from miar.errors import CorpusError, UnavailableError
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet, Modality
@@ -88,6 +89,20 @@ class RefreshPlan:
 
 def _extractor_of(table: str) -> str:
     return table.split("/")[1]
+
+
+def open_store(uri: str, corpus: str | None) -> Store:
+    """The store to refresh: made if it is not there and a corpus is named; a mistyped corpus leaves no store behind.
+
+    Raises:
+        CorpusError: the corpus does not exist, or is a file.
+        StoreError: no corpus is named and there is no store, or what is there is none.
+    """
+    if corpus is None:
+        return Store.open(uri)
+    if (folder := local_root(corpus)) is not None:
+        check_folder(folder)
+    return Store.open_or_create(uri)
 
 
 def refresh_targets(store: Store, corpus: str | None) -> list[tuple[str | None, str | None]]:
