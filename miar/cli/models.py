@@ -100,7 +100,6 @@ def score(
     [dim]Example:[/]  miar score data/store --model data/model
     """
     from miar.config import load_config
-
     from miar.pipeline.train import load_model
 
     load_config(config)
