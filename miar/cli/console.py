@@ -14,8 +14,16 @@ from rich.table import Table
 
 from miar.pipeline.progress import watched_by
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _PatientConsole(Console):
+    """A console that falls silent where nobody reads it any more: a closed pipe must not end a night's run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+out = _PatientConsole(highlight=False, soft_wrap=True)
+err = _PatientConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
