@@ -147,7 +147,7 @@ def against_loop(
     """Seconds of the loop and of the pipeline, on the same cores, and where the loop spent them."""
     spent: list[dict[str, float]] = []
     job = lay_out(store, plan) / "job.json"
-    pool = ExtractionPool(job)
+    pool = ExtractionPool(job, len(plan.shards))
     cores = len(os.sched_getaffinity(0))
     try:
         with worker(threads=cores) as loop, ThreadPoolExecutor(cores) as threads:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from miar.errors import ConfigError
 from miar.features.configs import ExtractorConfig, MediaPipeConfig, OpenSmileConfig, TextConfig
 from miar.features.contract import Modality
+from miar.validation import validated
 
 
 class _Section(BaseModel):
@@ -129,9 +130,4 @@ def parse_config(tree: Any, origin: str = "configuration") -> PipelineConfig:
     Raises:
         ConfigError: the first problem, with its key.
     """
-    try:
-        return PipelineConfig.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise ConfigError(f"{origin}: {key}: {first['msg']}") from error
+    return validated(PipelineConfig, tree, origin)

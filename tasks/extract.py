@@ -7,6 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from miar.pipeline.extract import ExtractionPool
+from miar.pipeline.refresh import shard_names
 from miar.pipeline.shards import Shard, ShardOutcome
 
 draining = threading.Event()
@@ -33,7 +34,7 @@ def extract_shard(folder: str, shard: str) -> list[ShardOutcome] | None:
 def _pool(folder: str) -> ExtractionPool:
     with _pools_lock:
         if folder not in _pools:
-            _pools[folder] = ExtractionPool(Path(folder) / "job.json")
+            _pools[folder] = ExtractionPool(Path(folder) / "job.json", len(shard_names(Path(folder))))
         return _pools[folder]
 
 

@@ -25,14 +25,16 @@ def train_model(
     training: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Train on a snapshot and save the model in ``out``; returns ids, counts and validation metrics."""
+    target = Store.open(store)
+    plan = train.plan_training(
+        target,
+        label=label,
+        out=Path(out),
+        snapshot=snapshot,
+        features=features,
+        system=system,
+        model=model,
+        training=training,
+    )
     with gpu():
-        return train.train_model(
-            Store.open(store),
-            label=label,
-            out=Path(out),
-            snapshot=snapshot,
-            features=features,
-            system=system,
-            model=model,
-            training=training,
-        )
+        return train.train_model(target, plan)

@@ -14,6 +14,9 @@ from rich.table import Table
 
 from miar.pipeline.progress import watched_by
 
+IDENTIFIERS = frozenset({"table", "model", "run", "id", "system"})
+"""Columns to copy from: they stand in one line, whatever else has to fold."""
+
 
 class _PatientConsole(Console):
     """A console that falls silent where nobody reads it any more: a closed pipe must not end a night's run."""
@@ -42,6 +45,11 @@ def say(message: str) -> None:
     out.print(escape(message))
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 clip``, ``2 clips``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def print_json(value: Any) -> None:
     """Print a result for a script: one JSON document on stdout and nothing else."""
     sys.stdout.write(json.dumps(value, default=str, sort_keys=True, indent=2) + "\n")
@@ -53,7 +61,7 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         return
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for name in rows[0]:
-        drawn.add_column(name.replace("_", " "), overflow="fold")
+        drawn.add_column(name.replace("_", " "), overflow="fold", no_wrap=name in IDENTIFIERS)
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row.values()))
     out.print(drawn)

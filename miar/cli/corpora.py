@@ -8,6 +8,7 @@ import typer
 
 from miar.cli.console import out as console
 from miar.cli.console import print_json, progress, say, table, warn
+from miar.cli.engine import run_flow
 from miar.cli.options import JsonOption
 
 
@@ -55,7 +56,6 @@ def demo(
 
     [dim]Example:[/]  miar demo --clips 240 --out demo
     """
-    from miar.cli.engine import run_flow
     from miar.cli.features import show_refresh
     from miar.cli.models import show_scores
     from miar.pipeline.progress import advance
@@ -72,13 +72,8 @@ def demo(
         )
     _step("2  features, a model, scores (flow corpus-to-scores)", store)
 
-    def load() -> Any:
-        from flows.corpus_to_scores import corpus_to_scores
-
-        return corpus_to_scores
-
     result = run_flow(
-        load,
+        "corpus_to_scores",
         corpus=str(corpus),
         store=str(store),
         label="sentiment",

@@ -3,14 +3,14 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from miar.cli.console import progress
 
 
-def run_flow(load: Callable[[], Any], *args: Any, **parameters: Any) -> Any:
-    """Import a flow with ``load`` and run it here.
+def run_flow(name: str, **parameters: Any) -> Any:
+    """Import the flow ``flows.<name>`` and run it here.
 
     Prefect's own log would repeat each error as a traceback; the command line says it in one line.
     ``PREFECT_LOGGING_LEVEL=INFO`` brings the log back.
@@ -21,6 +21,6 @@ def run_flow(load: Callable[[], Any], *args: Any, **parameters: Any) -> Any:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     # Prefect lets the flow finish its shards, then sends SIGTERM again: leave in order, so that its server is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    flow = load()
+    flow = getattr(import_module(f"flows.{name}"), name)
     with progress():
-        return flow(*args, **parameters)
+        return flow(**parameters)

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from miar.cli.console import print_json, say, table, warn
+from miar.cli.console import counted, print_json, say, table, warn
+from miar.cli.engine import run_flow
 from miar.cli.options import ConfigOption, JsonOption, StoreArgument, StoreOption, parse_modalities
 
 
@@ -52,7 +53,6 @@ def refresh(
 
 def _run_plan(store: Any, plan: Any) -> dict[str, Any]:
     """An empty plan starts no flow: importing Prefect and starting its server takes longer than finding that out."""
-    from miar.cli.engine import run_flow
     from miar.pipeline.refresh import lay_out, running_job
 
     folder = lay_out(store, plan)
@@ -60,12 +60,7 @@ def _run_plan(store: Any, plan: Any) -> dict[str, Any]:
         with running_job(store, folder) as (_, result):
             return result
 
-    def load() -> Any:
-        from flows.refresh_features import refresh_features
-
-        return refresh_features
-
-    (result,) = run_flow(load, store.uri, prepared=str(folder))
+    (result,) = run_flow("refresh_features", store=store.uri, prepared=str(folder))
     return result
 
 
@@ -73,15 +68,19 @@ def show_refresh(result: dict[str, Any]) -> None:
     """Say what one refresh did, and warn of what it could not do."""
     changed = ", ".join(f"{result[name]} {name}" for name in ("new", "changed", "gone") if result[name])
     say(
-        f"corpus '{result['corpus_id']}': {result['clips']} clips of {result['files']} files ({changed or 'no change'})"
+        f"corpus '{result['corpus_id']}': {counted(result['clips'], 'clip')} of {counted(result['files'], 'file')} "
+        f"({changed or 'no change'})"
     )
     rows = []
     for extractor in result["to_extract"]:
         counts = dict(result.get("counts", {}).get(extractor, {}))
+        up_to_date, missing = result["up_to_date"][extractor], result["known_missing"][extractor]
+        if not (counts or up_to_date):
+            continue
         rows.append(
             {
                 "extractor": extractor,
-                "up to date": result["up_to_date"][extractor],
+                "up to date": f"{up_to_date} ({missing} missing)" if missing else up_to_date,
                 "extracted": counts.pop("ok", 0),
                 "failed": counts.pop("failed", 0),
                 "missing": ", ".join(f"{n} {name.removeprefix('missing: ')}" for name, n in sorted(counts.items()))
@@ -89,14 +88,16 @@ def show_refresh(result: dict[str, Any]) -> None:
             }
         )
     table("", rows)
+    if result["retried"]:
+        say(f"{counted(result['retried'], 'extraction')} that failed before on the same input: tried again")
     if result["adopted"]:
-        say(f"{result['adopted']} rows of an earlier, interrupted run were taken over")
+        say(f"{counted(result['adopted'], 'row')} of an earlier, interrupted run were taken over")
     for why in result["unavailable"].values():
         warn(why)
     if result["given_up"]:
         warn(
-            f"{result['given_up']} extractions failed three times on the same input and were left alone; "
-            "--retry-failed tries them again"
+            f"{counted(result['given_up'], 'extraction')} failed three times on the same input: left alone until the "
+            "file changes or --retry-failed is given"
         )
 
 
@@ -109,7 +110,10 @@ def _show_failures(store: Any, results: list[dict[str, Any]]) -> None:
     standing = store.table(FAILURES).read(columns=["path"], filter=pc.field("corpus_id").isin(corpora))
     if standing.num_rows:
         files = len(set(standing["path"].to_pylist()))
-        warn(f"{standing.num_rows} failures in {files} files stand in the store: `miar status {store.uri}` says why")
+        warn(
+            f"{counted(standing.num_rows, 'failure')} in {counted(files, 'file')} on record: "
+            f"`miar status {store.uri}` says why"
+        )
 
 
 def snapshot(

@@ -1,11 +1,11 @@
 """Commands that look: status, report, doctor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from miar.cli.console import print_json, say, table, warn
+from miar.cli.console import counted, print_json, say, table, warn
 from miar.cli.options import JsonOption, StoreArgument
 
 
@@ -30,11 +30,18 @@ def status(
     table("Scores", [{**row, "outcomes": _counts(row["outcomes"])} for row in found["scores"]])
     table("Snapshots", found["snapshots"])
     table("Runs", found["runs"])
-    table("Failures", found["failures"])
+    table("Failures", [{**row, "attempts": _attempts(row)} for row in found["failures"]])
     if found["failed"]:
-        warn(f"{found['failed']} failures stand in the store; a refresh after the files are mended clears them")
+        warn(f"{counted(found['failed'], 'failure')} on record; a refresh after the files are mended clears them")
     if not found["corpora"]:
         say("the store is empty: `miar refresh CORPUS --store ...` fills it")
+
+
+def _attempts(failure: dict[str, Any]) -> str:
+    """A corpus is read anew every time; what an extractor fails on is left alone after a while."""
+    from miar.pipeline.plan import MAX_ATTEMPTS
+
+    return "each time" if failure["step"] == "corpus" else f"{failure['attempts']} of {MAX_ATTEMPTS}"
 
 
 def _counts(counts: dict[str, int]) -> str:

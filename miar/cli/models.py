@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from miar.cli.console import print_json, say, table, warn
+from miar.cli.console import counted, print_json, say, table, warn
+from miar.cli.engine import run_flow
 from miar.cli.options import (
     ConfigOption,
     JsonOption,
@@ -41,17 +42,20 @@ def train(
 
     [dim]Example:[/]  miar train data/store --labels sentiment --out data/model --training seed=1
     """
-    result = _run_flow(
-        "train",
-        store=_opened(store),
-        label=labels,
-        out=str(out),
-        snapshot=snapshot,
-        features=split_list(features),
-        system=system,
-        model=parse_settings(model or (), "--model"),
-        training=parse_settings(training or (), "--training"),
-    )
+    from miar.pipeline.train import plan_training
+    from storage import Store
+
+    target = Store.open(store)
+    asked: dict[str, Any] = {
+        "label": labels,
+        "features": split_list(features),
+        "system": system,
+        "model": parse_settings(model or (), "--model"),
+        "training": parse_settings(training or (), "--training"),
+    }
+    # A mistake is found out before Prefect is started for it.
+    plan = plan_training(target, out=out, snapshot=snapshot, **asked)
+    result = run_flow("train", store=target.uri, out=str(out), snapshot=plan.snapshot.id, **asked)
     if json:
         print_json(result)
         return
@@ -71,13 +75,13 @@ def evaluate(
 
     [dim]Example:[/]  miar evaluate data/model --store data/store --split test
     """
-    from miar.pipeline.train import load_model
+    from miar.pipeline.trained import load_model, snapshot_to_evaluate
+    from storage import Store
 
-    # A model that is not there is found out before Prefect is started for it.
-    load_model(model)
-    result = _run_flow(
-        "evaluate", store=_opened(store), model=model, split=split, snapshot=snapshot, baselines=baselines
-    )
+    target = Store.open(store)
+    # A mistake is found out before Prefect is started for it.
+    snapshot = snapshot_to_evaluate(target, load_model(model), snapshot, split).id
+    result = run_flow("evaluate", store=target.uri, model=model, split=split, snapshot=snapshot, baselines=baselines)
     if json:
         print_json(result)
         return
@@ -100,13 +104,16 @@ def score(
     [dim]Example:[/]  miar score data/store --model data/model
     """
     from miar.config import load_config
-    from miar.pipeline.train import load_model
+    from miar.pipeline.trained import load_model, snapshot_to_score
+    from storage import Store
 
     load_config(config)
-    load_model(model)
-    result = _run_flow(
+    loaded = load_model(model)
+    if corpus is None:
+        snapshot_to_score(Store.open(store), loaded, snapshot)
+    result = run_flow(
         "score_corpus",
-        store=store if corpus is not None else _opened(store),
+        store=store,
         model=model,
         corpus=corpus,
         config=None if config is None else str(config),
@@ -125,26 +132,11 @@ def show_scores(result: dict[str, Any]) -> None:
     say(f"{result['model_id']}: {result['up_to_date']} of {result['clips']} clips had a current score already")
     table("", [{"scored from": name, "clips": count} for name, count in sorted(outcomes.items())])
     if nothing:
-        warn(f"not scored, since they have no modality at all (nothing_to_score): {nothing} clips")
+        warn(f"not scored, since they have no modality at all (nothing_to_score): {counted(nothing, 'clip')}")
 
 
 def _validation(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("valid_"): value for name, value in metrics.items() if not name.endswith("_empty")}
-
-
-def _opened(store: str) -> str:
-    """Complain about a wrong store before Prefect is started for it."""
-    from storage import Store
-
-    return Store.open(store).uri
-
-
-def _run_flow(name: str, **parameters: Any) -> Any:
-    from importlib import import_module
-
-    from miar.cli.engine import run_flow
-
-    return run_flow(lambda: getattr(import_module(f"flows.{name}"), name), **parameters)
 
 
 def _shown(system: str, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class _Reader:
         self.targets: dict[str, float] = {}
         self.classes: tuple[str, ...] = ()
         if label is not None:
-            self.targets, self.classes = _read_label(snapshot, label)
+            self.targets, self.classes = read_label(snapshot, label)
 
     def read(self, clips: pa.Table, labelled_only: bool) -> ClipDataset:
         ids = clips["clip_id"].to_pylist()
@@ -114,8 +114,12 @@ def _clips(snapshot: Snapshot, splits: Sequence[str] | None, clip_ids: Sequence[
     return rows.sort_by([(name, "ascending") for name in ("corpus_id", "video_id", "segment", "clip_id")])
 
 
-def _read_label(snapshot: Snapshot, label: str) -> tuple[dict[str, float], tuple[str, ...]]:
-    """clip_id -> value or class index, and the classes; values win where a label has both."""
+def read_label(snapshot: Snapshot, label: str) -> tuple[dict[str, float], tuple[str, ...]]:
+    """clip_id -> value or class index, and the classes; values win where a label has both.
+
+    Raises:
+        UserError: the snapshot holds no label of that name; the text names those it holds.
+    """
     has_labels = "labels" in snapshot.tables()
     rows = snapshot.read("labels", filter=pc.field("name") == label) if has_labels else pa.table({})
     if not rows.num_rows:

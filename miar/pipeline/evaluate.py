@@ -6,8 +6,7 @@ from typing import Any
 from miar.errors import UserError
 from miar.pipeline.progress import advance
 from miar.pipeline.runs import new_run_id, recorded_run
-from miar.pipeline.selection import open_snapshot
-from miar.pipeline.train import feature_tables_of, load_model, model_id
+from miar.pipeline.trained import feature_tables_of, load_model, model_id, snapshot_to_evaluate
 from storage import Store
 
 
@@ -27,7 +26,7 @@ def evaluate_model(
     from miar.evaluation.protocols import evaluate
 
     loaded = load_model(model)
-    pinned = open_snapshot(store, snapshot or loaded.record.snapshot_id)
+    pinned = snapshot_to_evaluate(store, loaded, snapshot, split)
     tables = feature_tables_of(loaded)
     config = {"model": model, "split": split, "snapshot": pinned.id, "baselines": baselines}
     with recorded_run(store, "evaluate", run_id=new_run_id("evaluate"), corpus_id=None, config=config) as result:

@@ -33,16 +33,18 @@ class ExtractionPool:
     :meth:`run` blocks; threads that call it hold :attr:`a_free_worker` meanwhile, so that no shard waits in the pool.
     """
 
-    def __init__(self, job_path: Path):
+    def __init__(self, job_path: Path, shards: int):
         self._job_path = job_path
         self._job = Job.load(job_path)
         execution = self._job.config.execution
         self._timeout_s = execution.shard_timeout_s
-        self.a_free_worker = threading.Semaphore(execution.workers)
+        # A worker without a shard would still load every model.
+        workers = min(execution.workers, shards)
+        self.a_free_worker = threading.Semaphore(workers)
         self._pool = pebble.ProcessPool(
-            max_workers=execution.workers,
+            max_workers=workers,
             initializer=_prepare_worker,
-            initargs=(1 if execution.workers > 1 else os.cpu_count() or 1,),
+            initargs=(1 if workers > 1 else os.cpu_count() or 1,),
             # A forked child would inherit locks that threads of the parent hold.
             context=multiprocessing.get_context("spawn"),
         )

@@ -18,7 +18,7 @@ from miar.corpus.listing import list_corpus
 from miar.corpus.sources import check_folder, local_root
 from miar.errors import CorpusError, UnavailableError
 from miar.features.configs import ExtractorConfig
-from miar.features.contract import FeatureSet, Modality
+from miar.features.contract import FeatureSet, Modality, Status
 from miar.features.registry import feature_set_of
 from miar.features.runner import ClipRequest
 from miar.pipeline import catalogue
@@ -57,6 +57,11 @@ class RefreshPlan:
     wanted: dict[str, int] = field(default_factory=dict)
     """Feature table -> rows to make."""
     up_to_date: dict[str, int] = field(default_factory=dict)
+    """Feature table -> rows made from what the corpus holds now, ``missing`` ones too."""
+    known_missing: dict[str, int] = field(default_factory=dict)
+    """How many of those say that the clip has no such modality."""
+    retried: int = 0
+    """(clip, extractor) pairs that failed before on the same input and are tried again."""
     given_up: int = 0
     """(clip, extractor) pairs that failed ``MAX_ATTEMPTS`` times and did not change."""
     adopted: int = 0
@@ -80,6 +85,8 @@ class RefreshPlan:
             "problems": changes.problems,
             "to_extract": {_extractor_of(table): count for table, count in self.wanted.items()},
             "up_to_date": {_extractor_of(table): count for table, count in self.up_to_date.items()},
+            "known_missing": {_extractor_of(table): count for table, count in self.known_missing.items()},
+            "retried": self.retried,
             "given_up": self.given_up,
             "adopted": self.adopted,
             "shards": len(self.shards),
@@ -219,34 +226,40 @@ def _stale(store: Store, plan: RefreshPlan, feature_set: FeatureSet, retry_faile
         if row[hash_name] is not None and not (plan.root is None and feature_set.modality is not Modality.TEXT)
     }
     table = store.table(feature_spec(feature_set))
-    done = _done(table, plan.corpus_id)
-    stale = [clip_id for clip_id, input_hash in inputs.items() if done.get(clip_id) != input_hash]
+    done = _done(table, plan.corpus_id, inputs)
+    stale = [clip_id for clip_id in inputs if clip_id not in done]
     if stale and (orphans := table.orphans()):
         wanted = {"clip_id": stale, "input_hash": [inputs[clip_id] for clip_id in stale]}
         plan.adopted += table.register(orphans, wanted=pa.table(wanted)).rows_added
-        done = _done(table, plan.corpus_id)
-        stale = [clip_id for clip_id in stale if done.get(clip_id) != inputs[clip_id]]
-    hopeless = set() if retry_failed else _hopeless(store, plan.corpus_id, feature_set, inputs)
-    plan.given_up += len(hopeless)
+        done = _done(table, plan.corpus_id, inputs)
+        stale = [clip_id for clip_id in stale if clip_id not in done]
+    plan.up_to_date[feature_set.table] = len(done)
+    plan.known_missing[feature_set.table] = sum(status == Status.MISSING for status in done.values())
+    attempts = _attempts(store, plan.corpus_id, feature_set, inputs)
+    hopeless = {clip_id for clip_id, count in attempts.items() if count >= MAX_ATTEMPTS and not retry_failed}
     stale = [clip_id for clip_id in stale if clip_id not in hopeless]
+    plan.given_up += len(hopeless)
+    plan.retried += sum(clip_id in attempts for clip_id in stale)
     plan.wanted[feature_set.table] = len(stale)
-    plan.up_to_date[feature_set.table] = len(inputs) - len(stale)
     return stale
 
 
-def _done(table: Any, corpus_id: str) -> dict[str, str]:
-    rows = table.read(columns=["clip_id", "input_hash"], filter=pc.field("corpus_id") == corpus_id)
-    return dict(zip(rows["clip_id"].to_pylist(), rows["input_hash"].to_pylist(), strict=True))
+def _done(table: Any, corpus_id: str, inputs: Mapping[str, str]) -> dict[str, str]:
+    """clip_id -> status of the rows that were made from these inputs."""
+    columns = ["clip_id", "input_hash", "status"]
+    rows = table.read(columns=columns, filter=pc.field("corpus_id") == corpus_id)
+    return {
+        clip_id: status
+        for clip_id, input_hash, status in zip(*(rows[name].to_pylist() for name in columns), strict=True)
+        if inputs.get(clip_id) == input_hash
+    }
 
 
-def _hopeless(store: Store, corpus_id: str, feature_set: FeatureSet, inputs: Mapping[str, str]) -> set[str]:
-    chosen = (
-        (pc.field("corpus_id") == corpus_id)
-        & (pc.field("config_hash") == feature_set.config_hash)
-        & (pc.field("attempts") >= MAX_ATTEMPTS)
-    )
-    rows = store.table(FAILURES).read(columns=["clip_id", "input_hash"], filter=chosen).to_pylist()
-    return {row["clip_id"] for row in rows if inputs.get(row["clip_id"]) == row["input_hash"]}
+def _attempts(store: Store, corpus_id: str, feature_set: FeatureSet, inputs: Mapping[str, str]) -> dict[str, int]:
+    """clip_id -> how often it failed on the input that it has now."""
+    chosen = (pc.field("corpus_id") == corpus_id) & (pc.field("config_hash") == feature_set.config_hash)
+    rows = store.table(FAILURES).read(columns=["clip_id", "input_hash", "attempts"], filter=chosen).to_pylist()
+    return {row["clip_id"]: row["attempts"] for row in rows if inputs.get(row["clip_id"]) == row["input_hash"]}
 
 
 def cut_shards(

@@ -31,7 +31,9 @@ def lay_out(store: Store, plan: RefreshPlan) -> Path:
     """
     catalogue.apply(store, plan.changes, plan.run_id)
     for feature_set in plan.feature_sets:
-        _describe(store, feature_set)
+        # A corpus of sound alone gets no empty table of faces.
+        if plan.wanted[feature_set.table]:
+            _describe(store, feature_set)
     folder = staging_folder(store, plan.run_id)
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     Job(store.uri, plan.run_id, plan.corpus_id, plan.root, plan.config, tuple(plan.feature_sets)).save(folder)

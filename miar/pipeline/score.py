@@ -14,11 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miar.errors import FeatureMismatchError
 from miar.hashing import stable_key
 from miar.pipeline.runs import staging_folder
-from miar.pipeline.selection import open_snapshot
-from miar.pipeline.train import feature_tables_of, load_model, model_id
+from miar.pipeline.trained import feature_tables_of, load_model, model_id, snapshot_to_score
 from storage import SCORES, Snapshot, Store
 
 CLIPS_PER_CHUNK = 2_000
@@ -43,9 +41,8 @@ def plan_scoring(
         FeatureMismatchError: the snapshot holds none of the feature sets that the model was trained on.
     """
     loaded = load_model(model)
-    pinned = open_snapshot(store, snapshot)
+    pinned = snapshot_to_score(store, loaded, snapshot)
     tables = feature_tables_of(loaded)
-    _refuse_other_features(pinned, tables)
     identity = model_id(loaded)
     inputs = _input_hashes(pinned, tables, corpus_id)
     done = _scored(store, identity)
@@ -101,16 +98,6 @@ def score_chunk(folder: Path, number: int) -> dict[str, int]:
 @lru_cache(maxsize=1)
 def _model(source: str) -> Any:
     return load_model(source)
-
-
-def _refuse_other_features(snapshot: Snapshot, tables: Mapping[str, str]) -> None:
-    held = set(snapshot.tables())
-    if not held & set(tables.values()):
-        there = sorted(name for name in held if name.startswith("features/"))
-        raise FeatureMismatchError(
-            f"the model was trained on {', '.join(sorted(tables.values()))}, but snapshot {snapshot.id} holds "
-            f"{', '.join(there) or 'no features'}: refresh the corpus with the model's extractors"
-        )
 
 
 def _input_hashes(snapshot: Snapshot, tables: Mapping[str, str], corpus_id: str | None) -> dict[str, str]:

@@ -25,7 +25,7 @@ def store_status(store: Store, *, failures: int = 50) -> dict[str, Any]:
                 "clip": row["source_id"] or row["clip_id"] or None,
                 "step": row["stage"],
                 "what": f"{row['error']}: {row['message']}",
-                "tried": row["attempts"],
+                "attempts": row["attempts"],
             }
             for row in standing.slice(0, failures).to_pylist()
         ],

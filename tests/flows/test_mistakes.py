@@ -1,0 +1,93 @@
+"""A user's mistake is one line that says what to do, exit code 2, found out before Prefect is started for it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage import Store
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+
+@pytest.fixture
+def miar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line here, where no flow can be imported; returns exit code and the lines on stderr."""
+    from miar.cli import main
+
+    for flow in ("refresh_features", "train", "evaluate", "score_corpus", "corpus_to_scores"):
+        monkeypatch.setitem(sys.modules, f"flows.{flow}", None)
+
+    def run(*arguments: object) -> tuple[object, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["miar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as leave:
+            main()
+        return leave.value.code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+TRAINING = {
+    "label": (["--labels", "sentment"], "there are: "),
+    "features": (["--labels", "sentiment", "--features", "voice"], "no features called 'voice'"),
+    "two of a modality": (["--labels", "sentiment", "--features", "audio,opensmile"], "one feature set too many"),
+    "system": (["--labels", "sentiment", "--system", "mair"], "choose one of miar"),
+    "field": (["--labels", "sentiment", "--model", "widht=64"], "did you mean 'width'?"),
+    "type": (["--labels", "sentiment", "--training", "epochs=many"], "training: epochs: Input should be a valid int"),
+    "value": (["--labels", "sentiment", "--model", "width=7"], "must be a multiple of 2 x heads"),
+    "pair": (["--labels", "sentiment", "--model", "width"], "--model takes NAME=VALUE"),
+    "snapshot": (["--labels", "sentiment", "--snapshot", "last-year"], "no snapshot is called last-year"),
+}
+
+
+@pytest.mark.parametrize("mistake", TRAINING)
+def test_train(miar, finished, tmp_path: Path, mistake: str):
+    options, says = TRAINING[mistake]
+    code, lines = miar("train", finished.store_path, *options, "--out", tmp_path / "model")
+    assert code == 2
+    assert len(lines) == 1 and says in lines[0], lines
+    assert not (tmp_path / "model").exists()
+
+
+def test_train_into_a_file(miar, finished, tmp_path: Path):
+    (tmp_path / "model").touch()
+    code, lines = miar("train", finished.store_path, "--labels", "sentiment", "--out", tmp_path / "model")
+    assert (code, len(lines)) == (2, 1) and "is a file" in lines[0]
+
+
+def test_evaluate(miar, finished, tmp_path: Path):
+    other = Store.create(str(tmp_path / "other"))
+    for arguments, says in (
+        ([finished.model, "--store", finished.store_path, "--split", "tset"], "there are: test, train, valid"),
+        ([tmp_path / "nowhere", "--store", finished.store_path], "nowhere"),
+        ([finished.model, "--store", tmp_path], "is not a feature store"),
+        ([finished.model, "--store", other.uri], f"`miar snapshot {other.uri} --name today`"),
+    ):
+        code, lines = miar("evaluate", *arguments)
+        assert code == 2
+        assert len(lines) == 1 and says in lines[0], lines
+
+
+def test_score(miar, finished, tmp_path: Path):
+    other = Store.create(str(tmp_path / "other"))
+    code, lines = miar("score", other.uri, "--model", finished.model)
+    assert (code, len(lines)) == (2, 1)
+    assert "holds no features" in lines[0] and f"`miar refresh --store {other.uri}`" in lines[0]
+
+
+def test_refresh(miar, tmp_path: Path):
+    config = tmp_path / "config.yaml"
+    for text, says in (
+        ("execution: {wokers: 3}", "did you mean 'workers'?"),
+        ("extractors: [{extractor: opensmile, feature_sett: x}]", "did you mean 'feature_set'?"),
+        ("colour: blue", "there are: corpus, execution, extractors, on_unavailable"),
+        ("execution: {workers: none}", "execution.workers: Input should be a valid integer"),
+        ("- 1\n- {", "is not valid YAML"),
+    ):
+        config.write_text(text)
+        code, lines = miar("refresh", tmp_path, "--store", tmp_path / "store", "--config", config)
+        assert code == 2
+        assert len(lines) == 1 and says in lines[0], lines
+    code, lines = miar("refresh", tmp_path / "nowhere", "--store", tmp_path / "store")
+    assert (code, len(lines)) == (2, 1) and "nowhere" in lines[0]
+    assert not (tmp_path / "store").exists()
