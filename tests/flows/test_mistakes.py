@@ -60,7 +60,7 @@ def test_evaluate(miar, finished, tmp_path: Path):
     for arguments, says in (
         ([finished.model, "--store", finished.store_path, "--split", "tset"], "there are: test, train, valid"),
         ([tmp_path / "nowhere", "--store", finished.store_path], "nowhere"),
-        ([finished.model, "--store", tmp_path], "is not a feature store"),
+        ([finished.model, "--store", tmp_path], "is not a store"),
         ([finished.model, "--store", other.uri], f"`miar snapshot {other.uri} --name today`"),
     ):
         code, lines = miar("evaluate", *arguments)
