@@ -19,6 +19,8 @@ from typing import Any
 from miar.media.encoding import decode_text
 from miar.media.errors import TranscriptError
 
+READER_VERSION = 1
+"""Raised with every change of what is read from the same file, so that nothing read before is taken for it."""
 MAX_BYTES = 64 * 2**20
 """A transcript beyond this size is something else."""
 
