@@ -166,8 +166,7 @@ def clip_ids(corpus_id: str, paths: Sequence[str], path_at: np.ndarray, start: p
     cut = pc.binary_join_element_wise(start.cast(pa.string()), ends, ",").to_pylist()
     sha256 = hashlib.sha256
     digests = [
-        sha256(f"{heads[at]}{times}]".encode("ascii")).digest()
-        for at, times in zip(path_at.tolist(), cut, strict=True)
+        sha256(f"{heads[at]}{times}]".encode("ascii")).digest() for at, times in zip(path_at.tolist(), cut, strict=True)
     ]
     return _hex_strings(b"".join(digests), 32)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from miar.corpus.columns import NOWHERE, by_value, as_number, mask, taken
+from miar.corpus.columns import NOWHERE, as_number, by_value, mask, taken
 from miar.corpus.model import CorpusProblem
 from miar.corpus.pairing import Pairing
 from miar.corpus.paths import escape_path, inside_root, is_url
@@ -49,7 +49,7 @@ def cut_by_manifest(corpus_id: str, pairing: Pairing, words: Words, table: Table
         raise CorpusError(
             f"{table.name} needs a column path (and start, end in s, where clips are parts); it has {found}"
         )
-    paths = pairing.media or list(pairing.files)
+    paths = pairing.media or list(pairing.transcript_of)
     rows = _read_rows(table, paths, pairing)
     _reject_repeats(rows, table, paths)
     kept = np.flatnonzero(rows.file_at >= 0)
@@ -106,9 +106,7 @@ def _path_problem(path: str | None, table: str, number: int) -> CorpusProblem:
         return CorpusProblem(escape_path(table), "missing_file", f"{where}: no path")
     known = escape_path(path)
     if is_url(path):
-        return CorpusProblem(
-            known, "url_not_allowed", f"{where}: a URL; a manifest names files within the corpus only"
-        )
+        return CorpusProblem(known, "url_not_allowed", f"{where}: a URL; a manifest names files within the corpus only")
     if inside_root(path) is None:
         return CorpusProblem(known, "outside_root", f"{where}: the path leaves the corpus root")
     return CorpusProblem(known, "missing_file", f"{where}: no such media file in the corpus")
@@ -140,7 +138,7 @@ def _reject_repeats(rows: _Rows, table: Table, paths: Sequence[str]) -> None:
     for at in np.flatnonzero(repeats).tolist():
         row, earlier = int(order[at]), int(order[first[at]])
         message = f"{table.name}, row {row + 1}: the same part as row {earlier + 1}"
-        problem = CorpusProblem(escape_path(paths[rows.file_at[row]]), "duplicate_clip", message)
+        problem = CorpusProblem(escape_path(paths[int(rows.file_at[row])]), "duplicate_clip", message)
         rows.problems.append((row, problem))
     rows.reject(order[repeats])
 
@@ -159,7 +157,7 @@ def _with_cues(
     wanting = mask(pc.or_(pc.is_null(text), pc.is_null(speaker))) & has_words[rows.file_at[kept]]
     lacking = np.flatnonzero(wanting)
     files, first = np.unique(rows.file_at[kept[lacking]], return_index=True)
-    spoken = words.read([pairing.transcript_of[paths[at]] for at in files.tolist()])
+    spoken = words.read([pairing.transcript_of[paths[int(at)]] for at in files])
     rows.problems += [(int(kept[lacking[first[at]]]), problem) for at, problem in spoken.problems]
     cues_in = {file: cues_of(row) for file, row in zip(files.tolist(), spoken.rows.to_pylist(), strict=True)}
     within = [

@@ -84,7 +84,9 @@ CLIP_COLUMNS = pa.schema(
 )
 """A row per :class:`Clip`."""
 
-LABEL_COLUMNS = pa.schema([("at", pa.int64()), ("name", pa.string()), ("value", pa.float64()), ("category", pa.string())])
+LABEL_COLUMNS = pa.schema(
+    [("at", pa.int64()), ("name", pa.string()), ("value", pa.float64()), ("category", pa.string())]
+)
 """A row per :class:`Label`; ``at`` is the clip's row in the listing's clips."""
 
 

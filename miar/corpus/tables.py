@@ -111,7 +111,7 @@ def _read_regular_rows(text: str, delimiter: str) -> pa.Table | None:
 
 def _has_regular_quotes(content: bytes, delimiter: str) -> bool:
     """Quotes open a cell where one begins, close it where it ends, and are doubled within."""
-    edges = np.frombuffer(f"{delimiter}\r\n\"".encode("ascii"), np.uint8)
+    edges = np.frombuffer(f'{delimiter}\r\n"'.encode("ascii"), np.uint8)
     data = np.frombuffer(content, np.uint8)
     quotes = np.flatnonzero(data == ord('"'))
     if len(quotes) % 2:

@@ -133,8 +133,9 @@ def _problems(rows: pa.Table, unreadable: Mapping[int, str]) -> Iterator[tuple[i
             yield at, CorpusProblem(path, "unreadable_transcript", unreadable[at])
         if found:
             shown = "; ".join(found[:_SHOWN])
-            yield at, CorpusProblem(
-                path, "bad_cues", shown if len(found) <= _SHOWN else f"{shown}; {len(found)} in all"
+            yield (
+                at,
+                CorpusProblem(path, "bad_cues", shown if len(found) <= _SHOWN else f"{shown}; {len(found)} in all"),
             )
         if empty[at]:
             message = "no words in it; the file is one clip without words"
