@@ -154,6 +154,8 @@ class LabelBook:
 
     def _add_fact(self, name: str, column: pa.Array, rows: np.ndarray, at: np.ndarray) -> None:
         """Where clips lack it, what the first row says that says it."""
+        if not self._column(name).null_count:
+            return
         given = mask(pc.is_valid(column))[rows]
         clips, first = np.unique(at[given], return_index=True)
         if len(clips):
@@ -187,15 +189,14 @@ class LabelBook:
             said = [one for one in self._values if one.name == name]
             at = np.concatenate([one.at for one in said])
             values = _one_table([one.values for one in said])
-            clips, first, which = np.unique(at, return_index=True, return_inverse=True)
-            differs = ~_equal(values, values.take(pa.array(first[which])))
-            torn = np.unique(at[differs])
-            conflicts += [(clip, name) for clip in torn.tolist()]
-            kept = np.isin(clips, torn, invert=True)
-            columns = values.take(pa.array(first[kept])).columns
-            parts.append(
-                pa.table([pa.array(clips[kept]), pa.repeat(name, int(kept.sum())), *columns], schema=LABEL_COLUMNS)
-            )
+            first = np.arange(len(at))
+            if (np.diff(at) <= 0).any():  # otherwise each clip stands there once
+                _, first, which = np.unique(at, return_index=True, return_inverse=True)
+                torn = np.unique(at[~_equal(values, values.take(pa.array(first[which])))])
+                conflicts += [(clip, name) for clip in torn.tolist()]
+                first = first[np.isin(at[first], torn, invert=True)]
+            columns = values.take(pa.array(first)).columns
+            parts.append(pa.table([pa.array(at[first]), pa.repeat(name, len(first)), *columns], schema=LABEL_COLUMNS))
         return _sorted(pa.concat_tables(parts)), sorted(conflicts)
 
     def _chosen_splits(self) -> pa.Array:

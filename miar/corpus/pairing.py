@@ -57,7 +57,7 @@ class Pairing:
     def _pair(self, transcripts: list[str]) -> dict[str, str]:
         """Media file -> its transcript: the same name, perhaps with a language (``a.en.srt`` of ``a.mp4``)."""
         media_of: dict[str, list[str]] = defaultdict(list)
-        for path in self.media:
+        for path in self.media if transcripts else ():
             media_of[stem_of(path)].append(path)
         candidates: dict[str, list[tuple[bool, int, str]]] = defaultdict(list)
         for path in transcripts:

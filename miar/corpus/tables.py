@@ -2,18 +2,21 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from miar.corpus.columns import numbers, texts, whole
+from miar.corpus.columns import mask, numbers, texts, whole
 from miar.corpus.paths import extension_of
 from miar.errors import CorpusError
 from miar.media.encoding import decode_text
 from miar.media.errors import TranscriptError
 from storage.arrow import pc
+
+_LONGEST_HEADER = 2**20
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Table:
 
     name: str
     columns: dict[str, pa.ChunkedArray]
+    _texts: dict[str, pa.Array] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -31,7 +35,10 @@ class Table:
 
     def text(self, name: str) -> pa.Array:
         """A column as text; all null where it is not there."""
-        return texts(self.columns[name]) if name in self.columns else pa.nulls(len(self), pa.string())
+        if name not in self._texts:
+            here = name in self.columns
+            self._texts[name] = texts(self.columns[name]) if here else pa.nulls(len(self), pa.string())
+        return self._texts[name]
 
     def seconds(self, name: str) -> pa.Array:
         """(n,) float64 times; null where a cell is empty or the column is not there, NaN where it is no number."""
@@ -39,7 +46,7 @@ class Table:
         if pa.types.is_floating(column.type):
             seconds = column.cast(pa.float64())
             return pc.if_else(pc.is_nan(seconds), pa.scalar(None, pa.float64()), seconds)
-        said = texts(column)
+        said = self.text(name)
         return pc.if_else(pc.is_valid(said), pc.fill_null(numbers(said), float("nan")), pa.scalar(None, pa.float64()))
 
     def row(self, number: int, *names: str) -> list[Any]:
@@ -83,8 +90,10 @@ def _read_csv(content: bytes, name: str) -> dict[str, pa.ChunkedArray]:
     if len(set(names)) < len(names):
         raise CorpusError(f"{name} has two columns of one name: {', '.join(names)}")
     cells = [texts(column) for column in rows.columns]
-    said = pa.array(np.logical_or.reduce([np.asarray(pc.is_valid(column)) for column in cells]) if cells else [])
-    return {column: pa.chunked_array([values.filter(said)]) for column, values in zip(names, cells, strict=True)}
+    if cells and all(column.null_count for column in cells):
+        said = pa.array(np.logical_or.reduce([mask(pc.is_valid(column)) for column in cells]))
+        cells = [column.filter(said) for column in cells]
+    return {column: pa.chunked_array([values]) for column, values in zip(names, cells, strict=True)}
 
 
 def _read_regular_rows(text: str, delimiter: str) -> pa.Table | None:
@@ -94,7 +103,7 @@ def _read_regular_rows(text: str, delimiter: str) -> pa.Table | None:
     from pyarrow import csv as arrow_csv
 
     content = text.encode("utf-8")
-    names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    names = next(csv.reader(io.StringIO(text[:_LONGEST_HEADER], newline=""), delimiter=delimiter), [])
     if not names or not _has_regular_quotes(content, delimiter):
         return None
     try:
@@ -111,7 +120,8 @@ def _read_regular_rows(text: str, delimiter: str) -> pa.Table | None:
 
 def _has_regular_quotes(content: bytes, delimiter: str) -> bool:
     """Quotes open a cell where one begins, close it where it ends, and are doubled within."""
-    edges = np.frombuffer(f'{delimiter}\r\n"'.encode("ascii"), np.uint8)
+    is_edge = np.zeros(256, bool)
+    is_edge[list(f'{delimiter}\r\n"'.encode("ascii"))] = True
     data = np.frombuffer(content, np.uint8)
     quotes = np.flatnonzero(data == ord('"'))
     if len(quotes) % 2:
@@ -119,7 +129,7 @@ def _has_regular_quotes(content: bytes, delimiter: str) -> bool:
     opening, closing = quotes[::2], quotes[1::2]
     before = data[opening[opening > 0] - 1]
     after = data[closing[closing < len(data) - 1] + 1]
-    return bool(np.isin(before, edges).all() and np.isin(after, edges).all())
+    return bool(is_edge[before].all() and is_edge[after].all())
 
 
 def _read_any_rows(text: str, delimiter: str, name: str) -> pa.Table:

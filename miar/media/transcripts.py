@@ -81,7 +81,7 @@ def read_transcript(source: str | os.PathLike[str] | bytes, name: str | None = N
 
 def is_transcript(name: str) -> bool:
     """Whether a file's extension is one of a transcript."""
-    return PurePath(name).suffix.lower() in _PARSERS
+    return os.path.splitext(name)[1].lower() in _PARSERS
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:

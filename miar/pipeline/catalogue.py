@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from miar.corpus.columns import NOWHERE, code_rows, mask, positions, replaced, same, taken, whole
+from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken, whole
 from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, Source, media_hash, text_hash
 from miar.corpus.sources import fingerprint
 from miar.errors import CorpusError
@@ -70,7 +70,9 @@ def known_words(store: Store, corpus_id: str) -> pa.Table:
 
 def known_splits(known: pa.Table) -> dict[str, str]:
     """The split that each speaker and each video was given before, so that it keeps it."""
-    known = known.filter(pc.is_valid(known["split"]))
+    known = known.select(["video_id", "speaker", "split"])
+    if known["split"].null_count:
+        known = known.filter(pc.is_valid(known["split"]))
     split = whole(known["split"])
     splits: dict[str, str] = {}
     for name in ("video_id", "speaker"):
@@ -250,13 +252,10 @@ def _compare_labels(store: Store, listing: CorpusListing, changes: CatalogueChan
     ids = whole(changes.live["clip_id"])
     listed = _label_rows(listing)
     known_at = positions(whole(before["clip_id"]), ids, distinct=True)
-    now, then = code_rows(
-        [
-            (whole(listing.label_table["at"]), pa.array(known_at)),
-            (whole(listed["name"]), whole(before["name"])),
-        ]
-    )
-    row = _row_of(now, then)
+    names = pc.unique(before["name"])
+    name, known_name = (positions(whole(rows["name"]), names, distinct=True) for rows in (listed, before))
+    now = np.where(name < 0, NOWHERE, np.asarray(listing.label_table["at"]) * len(names) + name)
+    row = _row_of(now, np.where(known_at < 0, NOWHERE, known_at * len(names) + known_name))
     unchanged = row >= 0
     for name in ("source_id", "value", "category"):
         unchanged &= same(whole(listed[name]), taken(whole(before[name]), row))
@@ -277,7 +276,7 @@ def _label_rows(listing: CorpusListing) -> pa.Table:
 
 
 def _row_of(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """(n,) where each key stands in ``among``, which holds it once at most."""
+    """(n,) where each key stands in ``among``, which holds it once at most; nothing finds :data:`NOWHERE`."""
     if not len(among):
         return np.full(len(keys), NOWHERE)
     order = np.argsort(among, kind="stable")

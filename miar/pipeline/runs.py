@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import RUNS, Store
+from storage import RUNS, Store, StoreError
 
 
 def new_run_id(kind: str) -> str:
@@ -26,10 +26,23 @@ def recorded_run(
 ) -> Iterator[dict[str, Any]]:
     """Keep a row in ``runs`` while the body works; the body fills the yielded dict with its result.
 
-    A run that was killed leaves its row at ``running``: the next run of the same kind and corpus, which holds the
-    store's lock, closes it as interrupted.
+    A run that was killed leaves its row at ``running``; the next run of the same kind and corpus closes it as
+    interrupted. A run that lives holds a lock of its own, which the system takes back from the dead.
     """
-    _close_interrupted(store, kind, corpus_id)
+    with store.lock(_proof_of_life(run_id)):
+        _close_interrupted(store, kind, corpus_id)
+        with _kept_row(store, kind, run_id, corpus_id, config) as result:
+            yield result
+
+
+def _proof_of_life(run_id: str) -> str:
+    return f"run {run_id}"
+
+
+@contextmanager
+def _kept_row(
+    store: Store, kind: str, run_id: str, corpus_id: str | None, config: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     row: dict[str, Any] = {
         "run_id": run_id,
         "kind": kind,
@@ -84,10 +97,18 @@ def staging_folder(store: Store, run_id: str) -> Path:
 def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
     same_corpus = pc.field("corpus_id").is_null() if corpus_id is None else pc.field("corpus_id") == corpus_id
     chosen = (pc.field("kind") == kind) & (pc.field("state") == "running") & same_corpus
-    left = store.table(RUNS).read(filter=chosen).to_pylist()
+    left = [row for row in store.table(RUNS).read(filter=chosen).to_pylist() if _is_dead(store, row["run_id"])]
     if not left:
         return
     for row in left:
         shutil.rmtree(staging_folder(store, row["run_id"]), ignore_errors=True)
         row |= {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"}
     store.table(RUNS).merge(pa.Table.from_pylist(left, schema=RUNS.schema))
+
+
+def _is_dead(store: Store, run_id: str) -> bool:
+    try:
+        with store.lock(_proof_of_life(run_id)):
+            return True
+    except StoreError:
+        return False
