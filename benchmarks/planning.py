@@ -7,8 +7,8 @@ feature sets. All of it is inside: the folder is walked, its manifest of one row
 speaker, split and a label) is read, every clip is compared with the catalogue, every label with the store's, and the
 keys of every feature set with the clips. What is made beforehand: media files are empty (a plan does not open a file
 of a known size and time), feature rows hold one number each (a plan does not read them), and the extractors'
-descriptors are given (their weights are hashed once per process). The files have just been written, so the folder and the
-store are in the page cache. Each size is planned in a process of its own, so that its peak memory can be told.
+descriptors are given (their weights are hashed once per process). The files have just been written, so the folder and
+the store are in the page cache. Each size is planned in a process of its own, so that its peak memory can be told.
 """
 
 import argparse
@@ -56,17 +56,28 @@ def main(arguments: list[str]) -> None:
     sizes = [int(size) for size in options.clips.split(",")]
     found = [measure(size, options.rounds) for size in sizes]
     for one in found:
-        pace = one["seconds"] / one["clips"] * GOAL_CLIPS
-        parts = ", ".join(f"{name} {one['parts'][name]:.2f} s" for name in PARTS)
-        print(
-            f"plan of {one['clips']:,} unchanged clips in {len(FEATURE_SETS_MADE)} feature sets: {one['seconds']:.2f} s "
-            f"({one['cpu_seconds']:.2f} s of processor), {pace:.1f} s per {GOAL_CLIPS:,} (goal {GOAL_SECONDS:g} s, "
-            f"{'met' if pace <= GOAL_SECONDS else 'NOT met'}); peak {one['peak_mb']:.0f} MB of which {one['idle_mb']:.0f} "
-            f"before the plan (goal {GOAL_MB} MB, {'met' if one['peak_mb'] <= GOAL_MB else 'NOT met'})\n  {parts}"
-        )
+        _show(one)
     growth = found[-1]["seconds"] / found[0]["seconds"]
     print(f"growth: {growth:.2f} x the seconds for {sizes[-1] / sizes[0]:.2f} x the clips")
     record("planning", {**machine(), "sizes": found, "growth": growth})
+
+
+def _show(one: dict[str, Any]) -> None:
+    pace = one["seconds"] / one["clips"] * GOAL_CLIPS
+    print(
+        f"plan of {one['clips']:,} unchanged clips in {len(FEATURE_SETS_MADE)} feature sets: {one['seconds']:.2f} s "
+        f"({one['cpu_seconds']:.2f} s of processor), {pace:.1f} s per {GOAL_CLIPS:,} clips "
+        f"(goal: at most {GOAL_SECONDS:g} s, {_verdict(pace <= GOAL_SECONDS)})"
+    )
+    print("  " + ", ".join(f"{name} {one['parts'][name]:.2f} s" for name in PARTS))
+    print(
+        f"  peak memory {one['peak_mb']:.0f} MB, {one['idle_mb']:.0f} MB of it before the plan "
+        f"(goal: at most {GOAL_MB} MB, {_verdict(one['peak_mb'] <= GOAL_MB)})"
+    )
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "NOT met"
 
 
 def measure(clips: int, rounds: int) -> dict[str, Any]:
@@ -88,9 +99,10 @@ def _plan_repeatedly(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
         seconds.append(perf_counter() - began)
         cpu_seconds.append(process_time() - cpu_began)
         counts = plan.summary()
-        assert plan.is_empty and not (counts["new"] or counts["changed"] or counts["gone"]), counts
+        assert plan.is_empty, counts
+        assert counts["new"] == counts["changed"] == counts["gone"] == 0, counts
         assert counts["up_to_date"] == {one.extractor: clips for one in FEATURE_SETS_MADE}, counts
-        assert not (plan.changes.labels.num_rows or plan.changes.clips.num_rows)
+        assert plan.changes.labels.num_rows == plan.changes.clips.num_rows == 0
         del plan
     peak_mb = _peak_mb()
     parts = [_parts(store, root) for _ in range(rounds)]

@@ -5,8 +5,12 @@ Everything else is work, cut into shards of whole source files. Clips are column
 of them are looked through in seconds, and only those that have work become objects.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -49,6 +53,10 @@ class RefreshPlan:
     shards: list[Shard] = field(default_factory=list)
     seconds: float = 0.0
     """What the shards will take one worker, by rough constants."""
+    clips_wanted: int = 0
+    """Clips that have anything to be made from."""
+    media_seconds: float = 0.0
+    """How long those are together."""
     wanted: dict[str, int] = field(default_factory=dict)
     """Feature table -> rows to make."""
     up_to_date: dict[str, int] = field(default_factory=dict)
@@ -59,10 +67,10 @@ class RefreshPlan:
     """(clip, extractor) pairs that failed before on the same input and are tried again."""
     given_up: int = 0
     """(clip, extractor) pairs that failed ``MAX_ATTEMPTS`` times and did not change."""
+    versions: dict[str, int | None] = field(default_factory=dict)
+    """Feature table -> the version that was looked at."""
     adopted: int = 0
     """Rows of an earlier, killed run that were finished and only had to be registered."""
-    left_behind: int = 0
-    """Finished shards of an earlier, killed run that a plan which may not write left where they are."""
 
     @property
     def is_empty(self) -> bool:
@@ -107,6 +115,23 @@ def open_store(uri: str, corpus: str | None) -> Store:
     if (folder := local_root(corpus)) is not None:
         check_folder(folder)
     return Store.open_or_create(uri)
+
+
+@contextmanager
+def store_to_look_at(uri: str, corpus: str | None) -> Iterator[Store]:
+    """As :func:`open_store`, for a look that changes nothing: where there is no store yet, an empty one stands in.
+
+    Raises:
+        CorpusError, StoreError: as :func:`open_store`; also where a store on an object store is not there yet.
+    """
+    if corpus is not None and (folder := local_root(corpus)) is not None:
+        check_folder(folder)
+    place = local_root(os.path.expanduser(uri))
+    if corpus is None or place is None or (os.path.exists(place) and (os.path.isfile(place) or os.listdir(place))):
+        yield Store.open(uri)
+    else:
+        with TemporaryDirectory() as empty:
+            yield Store.create(empty)
 
 
 def refresh_targets(store: Store, corpus: str | None) -> list[tuple[str | None, str | None]]:
@@ -163,7 +188,7 @@ def plan_refresh(
     """Find out what is new, stale, failed and gone. Commits nothing but what a killed run had already finished.
 
     ``root``: where the corpus is; ``None``: the imported corpus ``corpus_id``, whose words alone are at hand.
-    ``adopt``: whether that may be committed; without it nothing at all is written.
+    ``adopt``: whether that may be committed; without it nothing at all is written, and no lock is taken.
 
     Raises:
         CorpusError, UnavailableError: see :func:`list_corpus`, :func:`catalogue.compare`,
@@ -210,6 +235,7 @@ def plan_feature_sets(
     stale = {one.table: _Staleness(store, plan, one, ids, adopt).find(retry_failed) for one in feature_sets}
     work = Work.of(changes.live, stale, feature_sets)
     plan.shards, plan.seconds = cut_shards(work, config.execution), work.seconds
+    plan.clips_wanted, plan.media_seconds = work.clips.num_rows, float(work.length_s.sum())
     return plan
 
 
@@ -255,15 +281,14 @@ class _Staleness:
         """Positions of the clips to extract."""
         plan, name = self._plan, self._set.table
         table = self._store.table(feature_spec(self._set))
+        plan.versions[name] = table.version()
         made, missing = self._made(table)
         stale = mask(pc.is_valid(self._input)) & ~made
-        if stale.any() and (orphans := table.orphans()):
-            if self._adopt:
-                plan.adopted += table.register(orphans, wanted=self._wanted(stale)).rows_added
-                made, missing = self._made(table)
-                stale &= ~made
-            else:
-                plan.left_behind += len(orphans)
+        if self._adopt and stale.any() and (orphans := table.orphans()):
+            plan.adopted += table.register(orphans, wanted=self._wanted(stale)).rows_added
+            plan.versions[name] = table.version()
+            made, missing = self._made(table)
+            stale &= ~made
         attempts = self._attempts()
         given_up = np.zeros(len(stale), bool) if retry_failed else attempts >= MAX_ATTEMPTS
         stale &= ~given_up

@@ -1,5 +1,6 @@
 """The store's diary: one row per run, written when it starts and when it ends."""
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -29,14 +30,10 @@ def recorded_run(
     A run that was killed leaves its row at ``running``; the next run of the same kind and corpus closes it as
     interrupted. A run that lives holds a lock of its own, which the system takes back from the dead.
     """
-    with store.lock(_proof_of_life(run_id)):
+    with store.lock(run_id):
         _close_interrupted(store, kind, corpus_id)
         with _kept_row(store, kind, run_id, corpus_id, config) as result:
             yield result
-
-
-def _proof_of_life(run_id: str) -> str:
-    return f"run {run_id}"
 
 
 @contextmanager
@@ -97,18 +94,18 @@ def staging_folder(store: Store, run_id: str) -> Path:
 def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
     same_corpus = pc.field("corpus_id").is_null() if corpus_id is None else pc.field("corpus_id") == corpus_id
     chosen = (pc.field("kind") == kind) & (pc.field("state") == "running") & same_corpus
-    left = [row for row in store.table(RUNS).read(filter=chosen).to_pylist() if _is_dead(store, row["run_id"])]
-    if not left:
-        return
-    for row in left:
-        shutil.rmtree(staging_folder(store, row["run_id"]), ignore_errors=True)
-        row |= {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"}
-    store.table(RUNS).merge(pa.Table.from_pylist(left, schema=RUNS.schema))
+    for row in store.table(RUNS).read(columns=["run_id"], filter=chosen).to_pylist():
+        _close_if_dead(store, row["run_id"])
 
 
-def _is_dead(store: Store, run_id: str) -> bool:
-    try:
-        with store.lock(_proof_of_life(run_id)):
-            return True
-    except StoreError:
-        return False
+def _close_if_dead(store: Store, run_id: str) -> None:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(store.lock(run_id))
+        except StoreError:
+            return  # it lives
+        # Asked again: it may have ended in the meantime.
+        still = (pc.field("run_id") == run_id) & (pc.field("state") == "running")
+        for row in store.table(RUNS).read(filter=still).to_pylist():
+            shutil.rmtree(staging_folder(store, run_id), ignore_errors=True)
+            _write(store, row | {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"})
