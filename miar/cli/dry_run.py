@@ -70,7 +70,7 @@ def _show(plan: dict[str, Any]) -> None:
 def _show_estimate(shards: int, estimate: dict[str, Any]) -> None:
     say(
         f"{counted(shards, 'shard')} on {counted(estimate['workers'], 'worker')}: about "
-        f"{_duration(estimate['wall_seconds'])}, {estimate['cpu_hours']:.2f} cpu-hours, by {estimate['time_from']}"
+        f"{_duration(estimate['wall_seconds'])}, {estimate['cpu_hours']:.2g} cpu-hours, by {estimate['time_from']}"
     )
     say(f"about {_size(estimate['disk_bytes'])} more on disk, by {estimate['disk_from']}")
 

@@ -78,15 +78,18 @@ def running_job(store: Store, folder: Path) -> Iterator[tuple[Job, dict[str, Any
 def _feature_set_locks(store: Store, job: Job) -> Iterator[None]:
     """All of them or none, in one order for everybody. Refreshes of other extractors may run beside this one."""
     with ExitStack() as held:
-        for feature_set in sorted(job.feature_sets, key=lambda one: one.table):
-            held.enter_context(
-                store.lock(f"refresh of {feature_set.extractor} ({feature_set.config_hash}) for {job.corpus_id}")
-            )
+        for name in sorted(lock_name(job.corpus_id, feature_set) for feature_set in job.feature_sets):
+            held.enter_context(store.lock(name))
         yield
 
 
+def lock_name(corpus_id: str, feature_set: FeatureSet) -> str:
+    """What a refresh holds while it makes a feature set of a corpus; read by whoever finds it taken."""
+    return f"refresh of {feature_set.extractor} ({feature_set.config_hash}) for {corpus_id}"
+
+
 def _drop_finished(store: Store, job: Job, folder: Path) -> None:
-    """Take out of the shards what another run committed between the plan and the locks, so that nothing is made twice."""
+    """Take out of the shards what another run committed between the plan and the locks: nothing is made twice."""
     done: set[tuple[str, str, str]] = set()
     for feature_set in job.feature_sets:
         table = store.table(feature_spec(feature_set))
