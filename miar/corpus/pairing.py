@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from miar.corpus.model import CorpusProblem, Source
 from miar.corpus.paths import escape_path, extension_of, stem_of
@@ -39,8 +39,10 @@ class Pairing:
         paths = self.media or self.transcript_of
         return {self.files[path].path: self.files[path] for path in paths}
 
-    def without_twins(self) -> Iterator[str]:
+    def without_twins(self) -> tuple[list[str], list[CorpusProblem]]:
         """The files to cut; of a video and a sound file of one name, which are the same thing twice, the video."""
+        kept: list[str] = []
+        twins_left: list[CorpusProblem] = []
         by_stem: dict[str, list[str]] = defaultdict(list)
         paths = self.media or list(self.transcript_of)
         for path in paths:
@@ -49,10 +51,11 @@ class Pairing:
             twins = by_stem[stem_of(path)]
             best = min(twins, key=lambda twin: (extension_of(twin) not in VIDEO_EXTENSIONS, twin))
             if path == best:
-                yield path
+                kept.append(path)
             else:
                 message = f"{escape_path(best)} has the same name and is read instead; a manifest can name both"
-                self._report(path, "same_name", message)
+                twins_left.append(CorpusProblem(escape_path(path), "same_name", message))
+        return kept, twins_left
 
     def _pair(self, transcripts: list[str]) -> dict[str, str]:
         """Media file -> its transcript: the same name, perhaps with a language (``a.en.srt`` of ``a.mp4``)."""

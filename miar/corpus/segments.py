@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from miar.corpus.columns import clip_ids, whole
+from miar.corpus.columns import clip_ids, positions, whole
 from miar.corpus.model import CLIP_COLUMNS, CorpusProblem
 from miar.corpus.pairing import Pairing
 from miar.corpus.paths import escape_path, stem_of
@@ -32,7 +32,7 @@ class Pieces:
     def __init__(self, corpus_id: str, known_paths: Sequence[str]) -> None:
         self._corpus_id = corpus_id
         self._known_paths = known_paths
-        self._paths = pa.array(known_paths, pa.string())
+        self.paths = pa.array(known_paths, pa.string())
         self._stems = pa.array([stem_of(path) for path in known_paths], pa.string())
 
     def clips(self, file_at: np.ndarray, start_ms: pa.Array, end_ms: pa.Array, **facts: pa.Array) -> pa.Table:
@@ -51,7 +51,7 @@ class Pieces:
             "clip_id": clip_ids(self._corpus_id, self._known_paths, file_at, start_ms, end_ms),
             "corpus_id": pa.repeat(self._corpus_id, len(file_at)),
             "video_id": pc.coalesce(facts["video_id"], stems) if "video_id" in facts else stems,
-            "path": self._paths.take(pa.array(file_at)),
+            "path": self.paths.take(pa.array(file_at)),
             "start_ms": start_ms,
             "end_ms": end_ms,
         }
@@ -82,7 +82,7 @@ def cut_files(
     corpus_id: str, pairing: Pairing, words: Words, segment_by: Literal["auto", "manifest", "transcript", "file"]
 ) -> Cut:
     """Clips by transcript segments where there are any (and they are wanted), else one clip per file."""
-    paths = list(pairing.without_twins())
+    paths, twins = pairing.without_twins()
     pieces = Pieces(corpus_id, [pairing.files[path].path for path in paths])
     has_words = np.array([path in pairing.transcript_of for path in paths], bool)
     owners, silent = np.flatnonzero(has_words), np.flatnonzero(~has_words)
@@ -96,7 +96,9 @@ def cut_files(
     else:
         parts.append(pieces.whole_files(silent))
     parts.append(_spoken_files(pieces, owners, spoken, np.flatnonzero(~timed & spoken.readable)))
-    return Cut(pa.concat_tables(parts), problems)
+    clips = pa.concat_tables(parts)
+    in_order = np.argsort(positions(whole(clips["path"]), pieces.paths), kind="stable")
+    return Cut(clips.take(pa.array(in_order)), [*problems, *twins])
 
 
 def _spoken_files(pieces: Pieces, owners: np.ndarray, spoken: Spoken, chosen: np.ndarray) -> pa.Table:

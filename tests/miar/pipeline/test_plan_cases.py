@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_jobs import CUES, carry_out, plan
+from made_jobs import CUES, carry_out, ok, plan
 
 from miar.errors import CorpusError
-from storage import CLIPS, Store
+from miar.features.contract import Extraction, FeatureSet
+from storage import CLIPS, FAILURES, Store
 
 
 @pytest.fixture
@@ -168,3 +169,24 @@ def test_a_root_that_is_gone_is_refused(store: Store, refreshed: Path, tmp_path:
     shutil.rmtree(refreshed)
     with pytest.raises(CorpusError, match="does not exist"):
         plan(store, refreshed)
+
+
+def test_what_fails_three_times_is_given_up_until_it_changes(store: Store, corpus: Path):
+    def fails(clip_id: str, feature_set: FeatureSet) -> Extraction:
+        return Extraction.failed("Error", "why") if feature_set.extractor == "text" else ok(clip_id, feature_set)
+
+    for attempt in range(3):
+        planned = plan(store, corpus)
+        assert (planned.retried, planned.given_up) == (8 if attempt else 0, 0)
+        carry_out(store, planned, fails)
+    planned = plan(store, corpus)
+    assert (planned.is_empty, planned.retried, planned.given_up) == (True, 0, 8)
+    assert planned.summary()["up_to_date"] == {"text": 0, "opensmile": 8, "mediapipe": 8}
+    again = plan(store, corpus, retry_failed=True)
+    assert (again.retried, again.given_up, again.summary()["to_extract"]["text"]) == (8, 0, 8)
+    _edit_a_word(corpus)
+    planned = plan(store, corpus)
+    assert (planned.retried, planned.given_up, planned.summary()["to_extract"]["text"]) == (0, 7, 1)
+    _remove(corpus)
+    carry_out(store, plan(store, corpus))
+    assert store.table(FAILURES).count() == 6
