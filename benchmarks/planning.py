@@ -1,25 +1,27 @@
 """How long it takes to find out that nothing changed.
 
-    python -m benchmarks planning --clips 20000,100000
+    python -m benchmarks planning --clips 10000,1000000
 
-Runs :func:`miar.pipeline.plan.plan_refresh` on a made store in which every clip is up to date in three feature sets:
-reading the catalogue, comparing it with the listing, the anti-join of every feature set. Two things are made instead
-of measured: the corpus listing (walking a folder of that many files measures the disk), and the descriptors of the
-extractors (their weights are hashed once per machine). Each size runs in a process of its own, so that its peak memory
-can be told.
+Runs :func:`miar.pipeline.plan.plan_feature_sets` on a corpus and a store in which every clip is up to date in three
+feature sets. All of it is inside: the folder is walked, its manifest of one row per clip (ten clips a file, with words,
+speaker, split and a label) is read, every clip is compared with the catalogue, every label with the store's, and the
+keys of every feature set with the clips. What is made beforehand: media files are empty (a plan does not open a file
+of a known size and time), feature rows hold one number each (a plan does not read them), and the extractors'
+descriptors are given (their weights are hashed once per process). The files have just been written, so the folder and
+the store are in the page cache. Each size is planned in a process of its own, so that its peak memory can be told.
 """
 
 import argparse
-import contextlib
+import csv
 import multiprocessing
 import resource
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
-from time import perf_counter
-from unittest import mock
+from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,163 +29,170 @@ import pyarrow as pa
 from benchmarks.history import record
 from benchmarks.interleave import machine
 from miar.config import PipelineConfig
-from miar.corpus.model import Clip, CorpusListing, Label, Source, clip_id, media_hash, text_hash
+from miar.corpus.listing import list_corpus
 from miar.features.contract import FeatureSet, Modality
-from miar.pipeline import plan as planning
+from miar.pipeline import catalogue
+from miar.pipeline.plan import plan_feature_sets
 from miar.pipeline.rows import descriptor_row, feature_spec
-from storage import CLIPS, FEATURE_SETS, LABELS, Store
+from storage import FEATURE_SETS, Store
 
 CORPUS = "made"
 CLIPS_PER_FILE = 10
 SHARD_CLIPS = 1000
-FEATURE_SETS_MADE = {
-    name: FeatureSet(extractor=name, modality=modality, columns=("one",), rate_hz=10.0)
+CONFIG = PipelineConfig()
+FEATURE_SETS_MADE = [
+    FeatureSet(extractor=name, modality=modality, columns=("one",), rate_hz=10.0)
     for name, modality in (("text", Modality.TEXT), ("opensmile", Modality.AUDIO), ("mediapipe", Modality.FACE))
-}
-GOAL_SECONDS, GOAL_CLIPS = 10.0, 1_000_000
+]
+GOAL_SECONDS, GOAL_CLIPS, GOAL_MB = 10.0, 1_000_000, 2048
+PARTS = ("catalogue", "listing", "comparison", "keys")
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks planning")
-    parser.add_argument("--clips", default="20000,100000", help="sizes of the store, smallest first")
+    parser.add_argument("--clips", default="10000,100000", help="sizes of the corpus, smallest first")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
     sizes = [int(size) for size in options.clips.split(",")]
     found = [measure(size, options.rounds) for size in sizes]
-    goal = GOAL_SECONDS * 100_000 / GOAL_CLIPS
     for one in found:
-        pace = one["seconds"] * 100_000 / one["clips"]
-        print(
-            f"plan of {one['clips']:,} unchanged clips in 3 feature sets: {one['seconds']:.2f} s, "
-            f"{pace:.2f} s per 100,000 clips: {pace / goal:.2f} x the goal's pace ({goal:g} s, "
-            f"{'met' if pace <= goal else 'NOT met'}); at its peak {one['peak_mb']:.0f} MB"
-        )
+        _show(one)
     growth = found[-1]["seconds"] / found[0]["seconds"]
     print(f"growth: {growth:.2f} x the seconds for {sizes[-1] / sizes[0]:.2f} x the clips")
     record("planning", {**machine(), "sizes": found, "growth": growth})
 
 
-def measure(clips: int, rounds: int) -> dict[str, float]:
+def _show(one: dict[str, Any]) -> None:
+    pace = one["seconds"] / one["clips"] * GOAL_CLIPS
+    print(
+        f"plan of {one['clips']:,} unchanged clips in {len(FEATURE_SETS_MADE)} feature sets: {one['seconds']:.2f} s "
+        f"({one['cpu_seconds']:.2f} s of processor), {pace:.1f} s per {GOAL_CLIPS:,} clips "
+        f"(goal: at most {GOAL_SECONDS:g} s, {_verdict(pace <= GOAL_SECONDS)})"
+    )
+    print("  " + ", ".join(f"{name} {one['parts'][name]:.2f} s" for name in PARTS))
+    print(
+        f"  peak memory {one['peak_mb']:.0f} MB, {one['idle_mb']:.0f} MB of it before the plan "
+        f"(goal: at most {GOAL_MB} MB, {_verdict(one['peak_mb'] <= GOAL_MB)})"
+    )
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "NOT met"
+
+
+def measure(clips: int, rounds: int) -> dict[str, Any]:
     """Median seconds of a plan, and the planning process's peak memory."""
     with tempfile.TemporaryDirectory() as folder:
-        fill(Store.create(folder), made_listing(clips))
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            seconds, peak_mb = pool.submit(_plan_repeatedly, folder, clips, rounds).result()
-    return {"clips": clips, "seconds": median(seconds), "peak_mb": peak_mb}
+        for step in (_make, _plan_repeatedly):
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                found = pool.submit(step, Path(folder), clips, rounds).result()
+    return {"clips": clips, **found}
 
 
-def _plan_repeatedly(folder: str, clips: int, rounds: int) -> tuple[list[float], float]:
+def _plan_repeatedly(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
     """In a process of its own."""
-    store, listing, seconds = Store.open(folder), made_listing(clips), []
-    config = PipelineConfig()
-    with _given(listing):
-        for _ in range(rounds):
-            started = perf_counter()
-            plan = planning.plan_refresh(store, config, root="made", corpus_id=CORPUS)
-            seconds.append(perf_counter() - started)
-            counts = plan.summary()
-            assert plan.is_empty, f"the made store is not up to date: {counts}"
-            assert counts["up_to_date"] == dict.fromkeys(FEATURE_SETS_MADE, clips), f"clips were left out: {counts}"
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-@contextlib.contextmanager
-def _given(listing: CorpusListing) -> Iterator[None]:
-    """The listing and the descriptors are at hand; everything else of a plan is done."""
-    sets = list(FEATURE_SETS_MADE.values())
-    with (
-        mock.patch.object(planning, "list_corpus", return_value=listing),
-        mock.patch.object(planning, "available_feature_sets", return_value=(sets, {})),
-    ):
-        yield
-
-
-def made_listing(clips: int) -> CorpusListing:
-    """Files of ten clips of 3 s each, with words, a speaker, a split and a label."""
-    listing = CorpusListing(CORPUS, "made")
-    for index in range(clips):
-        number, segment = divmod(index, CLIPS_PER_FILE)
-        path = f"videos/{number // 100:05d}/{number:07d}.mp4"
-        listing.sources[path] = Source(path, size=4_000_000 + number, mtime_ns=1_700_000_000_000_000_000, is_media=True)
-        start, end = segment * 3000, segment * 3000 + 2800
-        clip = Clip(
-            clip_id=clip_id(CORPUS, path, start, end),
-            corpus_id=CORPUS,
-            video_id=f"{number:07d}",
-            segment=segment,
-            path=path,
-            start_ms=start,
-            end_ms=end,
-            text=f"the words that are spoken in clip number {index} of this corpus",
-            source_id=f"{number:07d}_{segment}",
-            speaker=f"speaker-{number % 997}",
-            split=("train", "valid", "test")[number % 3],
-        )
-        listing.clips.append(clip)
-        listing.labels.append(Label(clip.clip_id, "sentiment", (index % 61) / 10 - 3, None))
-    return listing
-
-
-def fill(store: Store, listing: CorpusListing) -> None:
-    """Bring the store to where a complete refresh of the listing leaves it."""
-    now = datetime.now(UTC)
-    clips = [_clip_row(clip, listing.sources[clip.path], now) for clip in listing.clips]
-    store.table(CLIPS).merge(pa.Table.from_pylist(clips, schema=CLIPS.schema))
-    sources = {clip.clip_id: clip.source_id for clip in listing.clips}
-    labels = [
-        {
-            "clip_id": label.clip_id,
-            "name": label.name,
-            "corpus_id": CORPUS,
-            "source_id": sources[label.clip_id],
-            "value": label.value,
-            "category": None,
-        }
-        for label in listing.labels
-    ]
-    store.table(LABELS).merge(pa.Table.from_pylist(labels, schema=LABELS.schema))
-    for feature_set in FEATURE_SETS_MADE.values():
-        store.table(FEATURE_SETS).merge(descriptor_row(feature_set))
-        _fill_features(store, feature_set, clips, now)
-
-
-def _clip_row(clip: Clip, source: Source, now: datetime) -> dict[str, object]:
-    fingerprint = f"fingerprint of {clip.path}"
+    store, root = Store.open(folder / "store"), str(folder / CORPUS)
+    idle_mb, seconds, cpu_seconds = _peak_mb(), [], []
+    for _ in range(rounds):
+        began, cpu_began = perf_counter(), process_time()
+        plan = plan_feature_sets(store, CONFIG, FEATURE_SETS_MADE, root=root)
+        seconds.append(perf_counter() - began)
+        cpu_seconds.append(process_time() - cpu_began)
+        counts = plan.summary()
+        assert plan.is_empty, counts
+        assert counts["new"] == counts["changed"] == counts["gone"] == 0, counts
+        assert counts["up_to_date"] == {one.extractor: clips for one in FEATURE_SETS_MADE}, counts
+        assert plan.changes.labels.num_rows == plan.changes.clips.num_rows == 0
+        del plan
+    peak_mb = _peak_mb()
+    parts = [_parts(store, root) for _ in range(rounds)]
+    middle = {name: median(one[name] for one in parts) for name in PARTS[:-1]}
+    total = median(seconds)
     return {
-        **{name: getattr(clip, name) for name in Clip.__slots__},
-        "media_size": source.size,
-        "media_mtime_ns": source.mtime_ns,
-        "fingerprint": fingerprint,
-        "media_hash": media_hash(fingerprint, clip.start_ms, clip.end_ms),
-        "text_hash": text_hash(clip.text),
-        "state": "live",
-        "updated_at": now,
-        "run_id": "made",
+        "seconds": total,
+        "cpu_seconds": median(cpu_seconds),
+        "idle_mb": idle_mb,
+        "peak_mb": peak_mb,
+        "parts": {**middle, "keys": total - sum(middle.values())},
     }
 
 
-def _fill_features(store: Store, feature_set: FeatureSet, clips: list[dict[str, object]], now: datetime) -> None:
+def _parts(store: Store, root: str) -> dict[str, float]:
+    """Seconds of the steps before the keys of the feature sets."""
+    marks = [perf_counter()]
+    known = catalogue.known_clips(store, CORPUS)
+    splits, words = catalogue.known_splits(known), catalogue.known_words(store, CORPUS)
+    marks.append(perf_counter())
+    listing = list_corpus(root, CONFIG.corpus, splits, words)
+    marks.append(perf_counter())
+    catalogue.compare(store, listing, known, CONFIG.corpus.max_lost_share)
+    marks.append(perf_counter())
+    return dict(zip(PARTS, np.diff(marks).tolist(), strict=False))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _make(folder: Path, clips: int, _: int) -> None:
+    """A corpus, and a store where a complete refresh of it leaves it."""
+    make_corpus(folder / CORPUS, clips)
+    store = Store.create(folder / "store")
+    changes = plan_feature_sets(store, CONFIG, [], root=str(folder / CORPUS)).changes
+    catalogue.apply(store, changes, "made")
+    for feature_set in FEATURE_SETS_MADE:
+        store.table(FEATURE_SETS).merge(descriptor_row(feature_set))
+        _fill(store, feature_set, changes.live)
+
+
+def make_corpus(root: Path, clips: int) -> None:
+    """Empty media files of ten clips of 3 s each, with words, a speaker, a split and a label."""
+    root.mkdir()
+    with (root / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+        manifest = csv.writer(file)
+        manifest.writerow(["path", "start", "end", "clip_id", "text", "speaker", "split", "sentiment"])
+        for index in range(clips):
+            number, segment = divmod(index, CLIPS_PER_FILE)
+            path = root / "videos" / f"{number // 100:05d}" / f"{number:07d}.mp4"
+            if segment == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            words = f"the words, as they are spoken, of clip number {index} in this corpus"
+            split = ("train", "valid", "test")[number % 3]
+            manifest.writerow(
+                [
+                    path.relative_to(root),
+                    segment * 3,
+                    segment * 3 + 2.8,
+                    f"{number:07d}_{segment}",
+                    words,
+                    f"speaker-{number % 997}",
+                    split,
+                    (index % 61) / 10 - 3,
+                ]
+            )
+
+
+def _fill(store: Store, feature_set: FeatureSet, clips: pa.Table) -> None:
     """Rows of one number each, in shards as large as a refresh makes them; planning reads none of the numbers."""
     table = store.table(feature_spec(feature_set))
-    hash_name = "text_hash" if feature_set.modality is Modality.TEXT else "media_hash"
+    hashes = clips["text_hash" if feature_set.modality is Modality.TEXT else "media_hash"]
+    wanted = clips.select(["clip_id", "corpus_id", "source_id"]).append_column("input_hash", hashes)
     names = []
-    for start in range(0, len(clips), SHARD_CLIPS):
-        part = clips[start : start + SHARD_CLIPS]
-        ones = pa.ListArray.from_arrays(np.arange(len(part) + 1, dtype=np.int32), np.ones(len(part), np.float32))
+    for start in range(0, clips.num_rows, SHARD_CLIPS):
+        part = wanted.slice(start, SHARD_CLIPS)
+        count = part.num_rows
+        ones = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32), np.ones(count, np.float32))
         columns = {
-            "clip_id": [row["clip_id"] for row in part],
-            "corpus_id": [CORPUS] * len(part),
-            "source_id": [row["source_id"] for row in part],
-            "input_hash": [row[hash_name] for row in part],
-            "status": ["ok"] * len(part),
-            "reason": pa.nulls(len(part), pa.string()),
-            "n_frames": [1] * len(part),
+            **{name: part[name] for name in part.column_names},
+            "status": pa.repeat("ok", count),
+            "reason": pa.nulls(count, pa.string()),
+            "n_frames": pa.repeat(1, count),
             "values": ones,
             "times": ones,
-            "pooled": pa.nulls(len(part), ones.type),
-            "run_id": ["made"] * len(part),
-            "extracted_at": [now] * len(part),
+            "pooled": pa.nulls(count, ones.type),
+            "run_id": pa.repeat("made", count),
+            "extracted_at": pa.repeat(datetime.now(UTC), count),
         }
         names.append(table.stage(pa.table(columns), run_id="made", name=f"shard-{start:08d}"))
-    wanted = {"clip_id": [row["clip_id"] for row in clips], "input_hash": [row[hash_name] for row in clips]}
-    table.register(names, wanted=pa.table(wanted))
+    table.register(names, wanted=wanted)

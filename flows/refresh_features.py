@@ -60,14 +60,13 @@ def _plan_and_run(
 
 
 def _run(store: Store, folder: Path) -> dict[str, Any]:
-    names = shard_names(folder)
     with running_job(store, folder) as (job, result):
         for message in result["unavailable"].values():
             get_run_logger().warning(message)
         total = ShardOutcome(shard="", clips=0)
         result.update(rows_added=0, rows_replaced=0, rows_failed=0)
         try:
-            _work_through(job, folder, names, total, result)
+            _work_through(job, folder, shard_names(folder), total, result)
         finally:
             # Where one shard ended the run, those still queued must not begin.
             draining.set()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from miar.cli.console import counted, print_json, say, table, warn
+from miar.cli.dry_run import plans_of, show_plans
 from miar.cli.engine import run_flow
 from miar.cli.options import ConfigOption, JsonOption, StoreArgument, StoreOption, parse_modalities
 
@@ -24,6 +25,9 @@ def refresh(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again also what failed three times on the same input.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take; change nothing.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Bring the store up to date with a corpus: extract what is new or changed, and nothing else.
@@ -38,6 +42,9 @@ def refresh(
         settings = settings.only(set(chosen))
     if workers is not None:
         settings = settings.with_workers(workers)
+    if dry_run:
+        show_plans(plans_of(store, settings, corpus, corpus_id, retry_failed), json=json)
+        return
     target = open_store(store, corpus)
     results = []
     for known_id, root in refresh_targets(target, corpus):

@@ -6,21 +6,34 @@ How a corpus is laid out stands in ``docs/corpora.md``.
 import posixpath
 from collections.abc import Mapping
 
+import numpy as np
+import pyarrow as pa
+
 from miar.config import CorpusConfig
+from miar.corpus.columns import whole
 from miar.corpus.labels import LabelBook
+from miar.corpus.manifest import cut_by_manifest
 from miar.corpus.model import CorpusListing
+from miar.corpus.pairing import Pairing
 from miar.corpus.paths import escape_path, inside_root
-from miar.corpus.segments import Cut, Cutter
+from miar.corpus.segments import Cut, cut_files
 from miar.corpus.sources import Files, find_files, fingerprint, local_root, open_source, read_bytes
-from miar.corpus.splits import assign_splits
+from miar.corpus.splits import splits_of
 from miar.corpus.tables import Table, read_table
+from miar.corpus.words import Words
 from miar.errors import CorpusError
 from miar.media.errors import MediaError
+from storage.arrow import pc
 
 __all__ = ["fingerprint", "list_corpus", "open_source"]
 
 
-def list_corpus(root: str, config: CorpusConfig, known_splits: Mapping[str, str] | None = None) -> CorpusListing:
+def list_corpus(
+    root: str,
+    config: CorpusConfig,
+    known_splits: Mapping[str, str] | None = None,
+    remembered: pa.Table | None = None,
+) -> CorpusListing:
     """Read a corpus, once, without opening its media.
 
     Args:
@@ -28,44 +41,65 @@ def list_corpus(root: str, config: CorpusConfig, known_splits: Mapping[str, str]
         config: How it is read.
         known_splits: Earlier assignments, which new files do not change: group, ``video_id``, ``speaker`` or
             ``clip_id`` -> ``train``, ``valid`` or ``test``.
+        remembered: Transcripts as they were read before (:data:`miar.corpus.model.WORDS_COLUMNS`); those whose file is
+            still as it was are not read again.
 
     Raises:
-        CorpusError: the corpus as a whole cannot be used: no such folder, nothing in it, a table without the
-        columns
+        CorpusError: the corpus as a whole cannot be used: no such folder, nothing in it, a table without the columns
             it needs. What is wrong with single files is in the listing's ``problems``.
     """
     files = find_files(root, follow_outside_links=config.follow_outside_links)
     corpus_id = config.corpus_id or _folder_name(root)
     manifest, manifest_path = _find_table(root, files, config.manifest, "manifest")
     labels, labels_path = _find_table(root, files, config.labels, "labels")
-    tables = [path for path in (manifest_path, labels_path) if path]
-    cutter = Cutter(root, corpus_id, files, config, tables)
-    cut = _cut(cutter, config, manifest)
+    pairing = Pairing(files, [path for path in (manifest_path, labels_path) if path])
+    words = Words(root, files.found, remembered)
+    cut = _cut(corpus_id, pairing, words, config, manifest)
     book = LabelBook(cut.clips)
-    if manifest is not None and cut.manifest_rows:
-        book.add_rows(manifest, [[] if at is None else [at] for at in cut.manifest_rows])
+    if manifest is not None and cut.manifest_rows is not None:
+        book.add_rows(manifest, cut.manifest_rows, np.arange(len(cut.manifest_rows)))
     if labels is not None:
         book.add_table(labels)
-    book.close()
-    if not book.clips:
+    label_table = book.close()
+    if not book.clips.num_rows:
         raise CorpusError(_nothing_usable(root, files, cut))
-    clips = assign_splits(book.clips, config.split, known_splits)
+    splits = splits_of(book.clips, config.split, known_splits)
+    clips = book.clips.set_column(book.clips.schema.get_field_index("split"), "split", splits)
+    order = _in_order(clips)
     return CorpusListing(
         corpus_id=corpus_id,
         root=root,
-        sources=cutter.sources,
-        clips=sorted(clips, key=lambda clip: (clip.path, clip.start_ms, clip.end_ms or 0, clip.segment)),
-        labels=book.labels(),
+        sources=pairing.sources,
+        clip_table=clips if order is None else clips.take(pa.array(order)),
+        label_table=label_table if order is None else _moved(label_table, order),
         problems=[*files.problems, *cut.problems, *book.problems],
+        words=words.to_remember(),
+        words_gone=words.forgotten(),
     )
 
 
-def _cut(cutter: Cutter, config: CorpusConfig, manifest: Table | None) -> Cut:
+def _cut(corpus_id: str, pairing: Pairing, words: Words, config: CorpusConfig, manifest: Table | None) -> Cut:
     if config.segment_by == "manifest" and manifest is None:
         raise CorpusError("clips are to be cut by a manifest, and there is no manifest.csv or manifest.parquet")
     if manifest is not None and config.segment_by in ("auto", "manifest"):
-        return cutter.by_manifest(manifest)
-    return cutter.by_files()
+        return cut_by_manifest(corpus_id, pairing, words, manifest)
+    return cut_files(corpus_id, pairing, words, config.segment_by)
+
+
+def _in_order(clips: pa.Table) -> np.ndarray | None:
+    """(n_clips,) positions that sort the clips by path and time; ``None`` where they are sorted."""
+    path = whole(clips["path"]).dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(path.dictionary.to_pylist(), object)))[np.asarray(path.indices)]
+    end = np.asarray(pc.fill_null(whole(clips["end_ms"]), 0))
+    order = np.lexsort((np.asarray(clips["segment"]), end, np.asarray(clips["start_ms"]), rank))
+    return None if np.array_equal(order, np.arange(len(order))) else order
+
+
+def _moved(labels: pa.Table, order: np.ndarray) -> pa.Table:
+    """The labels of clips that were put into another order."""
+    now = np.empty_like(order)
+    now[order] = np.arange(len(order))
+    return labels.set_column(0, "at", pa.array(now[np.asarray(labels["at"])]))
 
 
 def _find_table(root: str, files: Files, wanted: str | None, default: str) -> tuple[Table | None, str | None]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from miar.hashing import stable_key
 
 
@@ -65,16 +67,73 @@ class CorpusProblem:
     """One line that a person can act on."""
 
 
+CLIP_COLUMNS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("corpus_id", pa.string()),
+        ("video_id", pa.string()),
+        ("segment", pa.int32()),
+        ("path", pa.string()),
+        ("start_ms", pa.int64()),
+        ("end_ms", pa.int64()),
+        ("text", pa.string()),
+        ("source_id", pa.string()),
+        ("speaker", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+"""A row per :class:`Clip`."""
+
+LABEL_COLUMNS = pa.schema(
+    [("at", pa.int64()), ("name", pa.string()), ("value", pa.float64()), ("category", pa.string())]
+)
+"""A row per :class:`Label`; ``at`` is the clip's row in the listing's clips."""
+
+
+WORDS_COLUMNS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("etag", pa.string()),
+        ("reader", pa.int32()),
+        ("starts", pa.list_(pa.field("element", pa.int64()))),
+        ("ends", pa.list_(pa.field("element", pa.int64()))),
+        ("texts", pa.list_(pa.field("element", pa.string()))),
+        ("speakers", pa.list_(pa.field("element", pa.string()))),
+        ("problems", pa.list_(pa.field("element", pa.string()))),
+    ]
+)
+"""A row per transcript as it was read: the file's stamp, the reader's version, and its cues (ms, text, speaker)."""
+
+
 @dataclass
 class CorpusListing:
-    """Everything one pass over a corpus found."""
+    """Everything one pass over a corpus found. Tables, since a corpus may hold a million clips."""
 
     corpus_id: str
     root: str
     sources: dict[str, Source] = field(default_factory=dict)
-    clips: list[Clip] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
+    clip_table: pa.Table = field(default_factory=CLIP_COLUMNS.empty_table)
+    """In order of path and time."""
+    label_table: pa.Table = field(default_factory=LABEL_COLUMNS.empty_table)
     problems: list[CorpusProblem] = field(default_factory=list)
+    words: pa.Table = field(default_factory=WORDS_COLUMNS.empty_table)
+    """Transcripts that were read anew and whose stamp can be trusted, so that they need not be read again."""
+    words_gone: list[str] = field(default_factory=list)
+    """Remembered transcripts that the corpus no longer holds."""
+
+    @property
+    def clips(self) -> list[Clip]:
+        """The clips one by one."""
+        return [Clip(**row) for row in self.clip_table.to_pylist()]
+
+    @property
+    def labels(self) -> list[Label]:
+        """The labels one by one."""
+        ids = self.clip_table["clip_id"].take(self.label_table["at"])
+        rows = self.label_table.drop_columns("at").add_column(0, "clip_id", ids)
+        return [Label(**row) for row in rows.to_pylist()]
 
 
 def clip_id(corpus_id: str, path: str, start_ms: int, end_ms: int | None) -> str:

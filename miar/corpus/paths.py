@@ -17,6 +17,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 def escape_path(path: str) -> str:
     """A path as the file system gives it (surrogate escapes) -> as it stands in tables."""
+    if path.isascii() and "%" not in path:
+        return path
     return _UNDECODED.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", _AMBIGUOUS.sub("%25", path))
 
 

@@ -137,7 +137,8 @@ def _with_splits(rows: list[dict[str, Any]], known: Mapping[str, Mapping[str, An
     if all(row["split"] for row in rows):
         return rows
     names = [each.name for each in fields(Clip)]
+    before = pa.Table.from_pylist(list(known.values()), schema=CLIPS.schema)
     clips = assign_splits(
-        [Clip(**{name: row[name] for name in names}) for row in rows], SplitConfig(), known_splits(known)
+        [Clip(**{name: row[name] for name in names}) for row in rows], SplitConfig(), known_splits(before)
     )
     return [row | {"split": clip.split} for row, clip in zip(rows, clips, strict=True)]

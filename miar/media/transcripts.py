@@ -19,6 +19,8 @@ from typing import Any
 from miar.media.encoding import decode_text
 from miar.media.errors import TranscriptError
 
+READER_VERSION = 1
+"""Raised with every change of what is read from the same file, so that nothing read before is taken for it."""
 MAX_BYTES = 64 * 2**20
 """A transcript beyond this size is something else."""
 
@@ -79,7 +81,7 @@ def read_transcript(source: str | os.PathLike[str] | bytes, name: str | None = N
 
 def is_transcript(name: str) -> bool:
     """Whether a file's extension is one of a transcript."""
-    return PurePath(name).suffix.lower() in _PARSERS
+    return os.path.splitext(name)[1].lower() in _PARSERS
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -1,7 +1,8 @@
-"""Bring the store's catalogue (clips, labels, problems) into line with what a corpus listing found.
+"""Bring the store's catalogue (clips, labels, transcripts, problems) into line with what a corpus listing found.
 
 Reading and writing are apart: :func:`compare` only looks, :func:`apply` commits what it found. Both see one corpus
-only; the rows of another are never touched.
+only; the rows of another are never touched. Everything is compared in whole columns, and a hash is computed only where
+what it is made of differs from what the catalogue holds.
 """
 
 from collections.abc import Mapping
@@ -10,226 +11,311 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from miar.corpus.model import Clip, CorpusListing, CorpusProblem, Label, Source, media_hash, text_hash
+from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken, whole
+from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, Source, media_hash, text_hash
 from miar.corpus.sources import fingerprint
 from miar.errors import CorpusError
 from miar.media.errors import MediaError
-from storage import CLIPS, FAILURES, LABELS, Store
+from storage import CLIPS, FAILURES, LABELS, Store, TableSpec
+from storage.arrow import pc
 
-_STAMPS = frozenset({"updated_at", "run_id"})
+TRANSCRIPTS = TableSpec(
+    "transcripts",
+    pa.schema([("corpus_id", pa.string()), *WORDS_COLUMNS, ("run_id", pa.string())]),
+    ("corpus_id", "path"),
+)
+"""Transcripts as they were read, so that a file that did not change is not read again."""
+
+_STAMPS = ("updated_at", "run_id")
 """Columns that say when a row was written, not what it says."""
+_SAID = [name for name in CLIPS.schema.names if name not in _STAMPS]
+_INPUT = ("media_hash", "text_hash", "state")
+_SOURCE_COLUMNS = pa.schema([("media_size", pa.int64()), ("media_mtime_ns", pa.int64()), ("fingerprint", pa.string())])
+NO_CLIPS = pa.schema([CLIPS.schema.field(name) for name in _SAID]).empty_table()
 
 
 @dataclass
 class CatalogueChanges:
     """What has to be written so that the catalogue says what the corpus holds now."""
 
-    clips: list[dict[str, Any]] = field(default_factory=list)
-    labels: list[dict[str, Any]] = field(default_factory=list)
-    dropped_labels: list[dict[str, str]] = field(default_factory=list)
+    live: pa.Table
+    """The catalogue's rows as they will be, live clips only, without the columns that say when they were written."""
+    corpus_id: str = ""
+    clips: pa.Table = field(default_factory=NO_CLIPS.schema.empty_table)
+    labels: pa.Table = field(default_factory=LABELS.schema.empty_table)
+    dropped_labels: pa.Table | None = None
+    words: pa.Table = field(default_factory=WORDS_COLUMNS.empty_table)
+    dropped_words: list[str] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
-    mended: list[dict[str, str]] = field(default_factory=list)
+    mended: pa.Table | None = None
     """Keys of failures that no longer hold: problems that went away, clips that are gone."""
-    live: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The catalogue's rows as they will be, by clip id, live clips only."""
     new: int = 0
     changed: int = 0
     gone: int = 0
     problems: int = 0
 
-    @property
-    def is_empty(self) -> bool:
-        return not (self.clips or self.labels or self.dropped_labels or self.failures or self.mended)
+
+def known_clips(store: Store, corpus_id: str) -> pa.Table:
+    """Every row of ``clips`` of one corpus, tombstones too, without the columns that say when it was written."""
+    return store.table(CLIPS).read(columns=_SAID, filter=pc.field("corpus_id") == corpus_id)
 
 
-def known_clips(store: Store, corpus_id: str) -> dict[str, dict[str, Any]]:
-    """Every row of ``clips`` of one corpus, tombstones too, by clip id."""
-    rows = store.table(CLIPS).read(filter=pc.field("corpus_id") == corpus_id).to_pylist()
-    return {row["clip_id"]: row for row in rows}
+def known_words(store: Store, corpus_id: str) -> pa.Table:
+    """The transcripts of one corpus as they were read before."""
+    return store.table(TRANSCRIPTS).read(columns=WORDS_COLUMNS.names, filter=pc.field("corpus_id") == corpus_id)
 
 
-def known_splits(known: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def known_splits(known: pa.Table) -> dict[str, str]:
     """The split that each speaker and each video was given before, so that it keeps it."""
+    known = known.select(["video_id", "speaker", "split"])
+    if known["split"].null_count:
+        known = known.filter(pc.is_valid(known["split"]))
+    split = whole(known["split"])
     splits: dict[str, str] = {}
-    for row in known.values():
-        if row["split"]:
-            splits[row["video_id"]] = row["split"]
-            if row["speaker"]:
-                splits[row["speaker"]] = row["split"]
+    for name in ("video_id", "speaker"):
+        coded = whole(known[name]).dictionary_encode()
+        held = np.flatnonzero(mask(pc.is_valid(coded.indices)))
+        last = np.zeros(len(coded.dictionary), np.int64)
+        last[np.asarray(coded.indices.drop_null())] = held
+        splits |= zip(coded.dictionary.to_pylist(), split.take(pa.array(last)).to_pylist(), strict=True)
     return splits
 
 
-def compare(
-    store: Store, listing: CorpusListing, known: Mapping[str, Mapping[str, Any]], max_lost_share: float
-) -> CatalogueChanges:
+def compare(store: Store, listing: CorpusListing, known: pa.Table, max_lost_share: float) -> CatalogueChanges:
     """What differs between the corpus as listed and the catalogue as ``known``.
 
     Raises:
         CorpusError: more than ``max_lost_share`` of the known files are gone: most likely an unmounted disk.
     """
-    changes = CatalogueChanges()
     _refuse_vanished(listing, known, max_lost_share)
-    fingerprints, unreadable = _fingerprints(listing, known)
-    for clip in listing.clips:
-        row = _clip_row(clip, listing.sources[clip.path], fingerprints.get(clip.path))
-        changes.live[clip.clip_id] = row
-        before = known.get(clip.clip_id)
-        if before is None:
-            changes.new += 1
-        elif not _same(before, row):
-            changes.changed += _same_input(before, row) is False
-        else:
-            continue
-        changes.clips.append(row)
-    for clip_id, before in known.items():
-        if clip_id not in changes.live and before["state"] == "live":
-            changes.clips.append({**before, "state": "gone"})
-            changes.gone += 1
+    sources, unreadable = _sources(listing, known)
+    changes = _compare_clips(listing, known, sources)
     _compare_labels(store, listing, changes)
+    changes.words, changes.dropped_words = listing.words, listing.words_gone
     _compare_problems(store, listing, [*listing.problems, *unreadable], changes)
     return changes
 
 
 def apply(store: Store, changes: CatalogueChanges, run_id: str) -> None:
     """Commit the changes; nothing is written where nothing changed."""
-    stamp = {"run_id": run_id, "updated_at": datetime.now(UTC)}
-    if changes.clips:
-        store.table(CLIPS).merge(_table([row | stamp for row in changes.clips], CLIPS.schema))
-    if changes.labels or changes.dropped_labels:
-        store.table(LABELS).merge(
-            _table(changes.labels, LABELS.schema), delete_keys=_keys(changes.dropped_labels, LABELS.key)
+    now = datetime.now(UTC)
+    if changes.clips.num_rows:
+        store.table(CLIPS).merge(_stamped(changes.clips, CLIPS, updated_at=now, run_id=run_id))
+    if changes.labels.num_rows or changes.dropped_labels is not None:
+        store.table(LABELS).merge(changes.labels, delete_keys=changes.dropped_labels)
+    if changes.words.num_rows or changes.dropped_words:
+        dropped = pa.table({"path": pa.array(changes.dropped_words, pa.string())})
+        store.table(TRANSCRIPTS).merge(
+            _stamped(changes.words, TRANSCRIPTS, corpus_id=changes.corpus_id, run_id=run_id),
+            delete_keys=dropped.append_column("corpus_id", pa.repeat(changes.corpus_id, dropped.num_rows)),
         )
-    if changes.failures or changes.mended:
-        failed = [row | {"run_id": run_id, "failed_at": stamp["updated_at"]} for row in changes.failures]
-        store.table(FAILURES).merge(_table(failed, FAILURES.schema), delete_keys=_keys(changes.mended, FAILURES.key))
+    if changes.failures or changes.mended is not None:
+        failed = [row | {"run_id": run_id, "failed_at": now} for row in changes.failures]
+        store.table(FAILURES).merge(pa.Table.from_pylist(failed, schema=FAILURES.schema), delete_keys=changes.mended)
 
 
-def _refuse_vanished(listing: CorpusListing, known: Mapping[str, Mapping[str, Any]], max_lost_share: float) -> None:
-    before = {row["path"] for row in known.values() if row["state"] == "live"}
-    lost = before - listing.sources.keys()
-    if before and len(lost) > max_lost_share * len(before):
+def _stamped(rows: pa.Table, spec: TableSpec, **stamps: Any) -> pa.Table:
+    for name, value in stamps.items():
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, spec.schema.field(name).type), rows.num_rows))
+    return rows.select(spec.schema.names)
+
+
+def _refuse_vanished(listing: CorpusListing, known: pa.Table, max_lost_share: float) -> None:
+    before = pc.unique(known["path"].filter(pc.equal(known["state"], "live"))).to_pylist()
+    lost = sum(path not in listing.sources for path in before)
+    if before and lost > max_lost_share * len(before):
         raise CorpusError(
-            f"{len(lost)} of the {len(before)} files that the store knows of corpus '{listing.corpus_id}' are gone "
+            f"{lost} of the {len(before)} files that the store knows of corpus '{listing.corpus_id}' are gone "
             f"from {listing.root}: is the disk mounted? If they were really removed, set corpus.max_lost_share to 1; "
             "if this is another corpus, give it its own corpus.corpus_id"
         )
 
 
-def _fingerprints(
-    listing: CorpusListing, known: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, str], list[CorpusProblem]]:
-    """Content hashes of the media files; a file of the size and time that the store knows is not read again."""
-    remembered = {
-        row["path"]: (row["media_size"], row["media_mtime_ns"], row["fingerprint"])
-        for row in known.values()
-        if row["fingerprint"]
-    }
-    result: dict[str, str] = {}
-    to_read: list[Source] = []
-    for source in listing.sources.values():
-        size, mtime_ns, print_ = remembered.get(source.path, (None, None, None))
-        if not source.is_media:
-            continue
-        if print_ and (size, mtime_ns) == (source.size, source.mtime_ns) and source.mtime_ns:
-            result[source.path] = print_
-        else:
-            to_read.append(source)
+# --- clips
+
+
+def _sources(listing: CorpusListing, known: pa.Table) -> tuple[pa.Table, list[CorpusProblem]]:
+    """Path, size, time and content hash of each file; one of a size and time that the store knows is not read again."""
+    sources = list(listing.sources.values())
+    path = pa.array([source.path for source in sources], pa.string())
+    size = np.array([source.size for source in sources], np.int64)
+    mtime = np.array([source.mtime_ns for source in sources], np.int64)
+    prints = taken(whole(known["fingerprint"]), _unchanged_since(known, path, size, mtime))
+    is_read = mask(pc.is_null(prints)) & np.array([source.is_media for source in sources], bool)
+    to_read = np.flatnonzero(is_read)
+    found, problems = _fingerprints(listing.root, [sources[at] for at in to_read.tolist()])
+    prints = replaced(prints, to_read, found)
+    columns = [path, pa.array(size), pa.array(mtime), prints]
+    return pa.Table.from_arrays(columns, names=["path", *_SOURCE_COLUMNS.names]), problems
+
+
+def _unchanged_since(known: pa.Table, path: pa.Array, size: np.ndarray, mtime: np.ndarray) -> np.ndarray:
+    """(n_files,) a row of ``known`` that was made from the file as it is now; :data:`NOWHERE` where there is none."""
+    rows = np.full(len(path), NOWHERE)
+    file = positions(whole(known["path"]), path, distinct=True)
+    stamped = (file >= 0) & mask(pc.is_valid(known["fingerprint"]))
+    candidates = np.flatnonzero(stamped)
+    file = file[candidates]
+    as_before = (
+        (np.asarray(known["media_size"])[candidates] == size[file])
+        & (np.asarray(known["media_mtime_ns"])[candidates] == mtime[file])
+        & (mtime[file] != 0)
+    )
+    rows[file[as_before]] = candidates[as_before]
+    return rows
+
+
+def _fingerprints(root: str, sources: list[Source]) -> tuple[list[str | None], list[CorpusProblem]]:
+    """Content hashes, null where a file cannot be read."""
 
     def read(source: Source) -> str | CorpusProblem:
         try:
-            return fingerprint(listing.root, source)
+            return fingerprint(root, source)
         except MediaError as error:
             return CorpusProblem(source.path, "unreadable_file", f"{error}: check the file and its permissions")
 
-    problems: list[CorpusProblem] = []
     # Hashing releases the GIL, and reading waits on the disk: a few threads keep both busy.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for source, answer in zip(to_read, pool.map(read, to_read), strict=True):
-            if isinstance(answer, CorpusProblem):
-                problems.append(answer)
-            else:
-                result[source.path] = answer
-    return result, problems
+        answers = list(pool.map(read, sources))
+    problems = [answer for answer in answers if isinstance(answer, CorpusProblem)]
+    return [None if isinstance(answer, CorpusProblem) else answer for answer in answers], problems
 
 
-def _clip_row(clip: Clip, source: Source, fingerprint_: str | None) -> dict[str, Any]:
-    media = None if fingerprint_ is None else media_hash(fingerprint_, clip.start_ms, clip.end_ms)
-    return {
-        "clip_id": clip.clip_id,
-        "corpus_id": clip.corpus_id,
-        "video_id": clip.video_id,
-        "segment": clip.segment,
-        "source_id": clip.source_id,
-        "path": clip.path,
-        "start_ms": clip.start_ms,
-        "end_ms": clip.end_ms,
-        "text": clip.text,
-        "speaker": clip.speaker,
-        "split": clip.split,
-        "media_size": source.size,
-        "media_mtime_ns": source.mtime_ns,
-        "fingerprint": fingerprint_,
-        "media_hash": media,
-        "text_hash": text_hash(clip.text),
-        "state": "live",
-    }
+def _compare_clips(listing: CorpusListing, known: pa.Table, sources: pa.Table) -> CatalogueChanges:
+    clips = listing.clip_table
+    at = positions(whole(clips["clip_id"]), whole(known["clip_id"]), distinct=True)
+    is_new = at < 0
+    columns = {name: whole(clips[name]) for name in clips.column_names}
+    file = positions(columns["path"], whole(sources["path"]), distinct=True)
+    columns |= {name: taken(whole(sources[name]), file) for name in _SOURCE_COLUMNS.names}
+    before = _Before(known, at)
+    columns["media_hash"] = _media_hashes(columns, before)
+    columns["text_hash"] = _text_hashes(columns, before)
+    columns["state"] = pa.repeat("live", len(at))
+    differs, other_input = is_new.copy(), np.zeros(len(at), bool)
+    for name in _SAID:
+        changed = ~is_new & ~same(columns[name], before[name])
+        differs |= changed
+        if name in _INPUT:
+            other_input |= changed
+    live = pa.Table.from_arrays([columns[name] for name in _SAID], schema=NO_CLIPS.schema)
+    left = mask(pc.equal(known["state"], "live"))
+    left[at[~is_new]] = False
+    gone = known.filter(pa.array(left))
+    gone = gone.set_column(gone.schema.get_field_index("state"), "state", pa.repeat("gone", gone.num_rows))
+    return CatalogueChanges(
+        live=live,
+        corpus_id=listing.corpus_id,
+        clips=pa.concat_tables([live.filter(pa.array(differs)), gone]),
+        new=int(is_new.sum()),
+        changed=int(other_input.sum()),
+        gone=gone.num_rows,
+    )
 
 
-def _same(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return all(before[name] == value for name, value in row.items() if name not in _STAMPS)
+class _Before:
+    """The catalogue's columns in the order of the listing, one at a time; null where a clip is new."""
+
+    def __init__(self, known: pa.Table, at: np.ndarray) -> None:
+        self._known = known
+        self._at = at
+
+    def __getitem__(self, name: str) -> pa.Array:
+        return taken(whole(self._known[name]), self._at)
 
 
-def _same_input(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return all(before[name] == row[name] for name in ("media_hash", "text_hash", "state"))
+def _media_hashes(columns: Mapping[str, pa.Array], before: _Before) -> pa.Array:
+    """Computed only where the file is another: a clip of the same id has the same times."""
+    prints = columns["fingerprint"]
+    has_print = mask(pc.is_valid(prints))
+    stale = np.flatnonzero(has_print & ~same(prints, before["fingerprint"]))
+    kept = pc.if_else(pc.is_valid(prints), before["media_hash"], pa.scalar(None, pa.string()))
+    made_of = [columns[name].take(pa.array(stale)).to_pylist() for name in ("fingerprint", "start_ms", "end_ms")]
+    return replaced(kept, stale, [media_hash(*row) for row in zip(*made_of, strict=True)])
+
+
+def _text_hashes(columns: Mapping[str, pa.Array], before: _Before) -> pa.Array:
+    """Computed only where the words are others."""
+    kept = before["text_hash"]
+    stale = np.flatnonzero(mask(pc.is_null(kept)) | ~same(columns["text"], before["text"]))
+    return replaced(kept, stale, [text_hash(text) for text in columns["text"].take(pa.array(stale)).to_pylist()])
+
+
+# --- labels
 
 
 def _compare_labels(store: Store, listing: CorpusListing, changes: CatalogueChanges) -> None:
-    before = {
-        (row["clip_id"], row["name"]): row
-        for row in store.table(LABELS).read(filter=pc.field("corpus_id") == listing.corpus_id).to_pylist()
-    }
-    sources = {clip.clip_id: clip.source_id for clip in listing.clips}
-    listed = {(label.clip_id, label.name): _label_row(label, listing, sources) for label in listing.labels}
-    changes.labels = [row for key, row in listed.items() if before.get(key) != row]
-    changes.dropped_labels = [
-        {"clip_id": key[0], "name": key[1]} for key in before if key not in listed and key[0] in changes.live
-    ]
+    before = store.table(LABELS).read(filter=pc.field("corpus_id") == listing.corpus_id)
+    ids = whole(changes.live["clip_id"])
+    listed = _label_rows(listing)
+    known_at = positions(whole(before["clip_id"]), ids, distinct=True)
+    names = pc.unique(before["name"])
+    name, known_name = (positions(whole(rows["name"]), names, distinct=True) for rows in (listed, before))
+    now = np.where(name < 0, NOWHERE, np.asarray(listing.label_table["at"]) * len(names) + name)
+    row = _row_of(now, np.where(known_at < 0, NOWHERE, known_at * len(names) + known_name))
+    unchanged = row >= 0
+    for name in ("source_id", "value", "category"):
+        unchanged &= same(whole(listed[name]), taken(whole(before[name]), row))
+    changes.labels = listed.filter(pa.array(~unchanged))
+    dropped = known_at >= 0
+    dropped[row[row >= 0]] = False
+    if dropped.any():
+        changes.dropped_labels = before.select(list(LABELS.key)).filter(pa.array(dropped))
 
 
-def _label_row(label: Label, listing: CorpusListing, sources: Mapping[str, str | None]) -> dict[str, Any]:
-    return {
-        "clip_id": label.clip_id,
-        "name": label.name,
-        "corpus_id": listing.corpus_id,
-        "source_id": sources.get(label.clip_id),
-        "value": label.value,
-        "category": label.category,
+def _label_rows(listing: CorpusListing) -> pa.Table:
+    labels = listing.label_table
+    clips = listing.clip_table.select(["clip_id", "corpus_id", "source_id"]).take(labels["at"])
+    columns = {name: clips[name] for name in clips.column_names} | {
+        name: labels[name] for name in ("name", "value", "category")
     }
+    return pa.table([columns[name] for name in LABELS.schema.names], schema=LABELS.schema)
+
+
+def _row_of(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """(n,) where each key stands in ``among``, which holds it once at most; nothing finds :data:`NOWHERE`."""
+    if not len(among):
+        return np.full(len(keys), NOWHERE)
+    order = np.argsort(among, kind="stable")
+    at = order[np.minimum(np.searchsorted(among[order], keys), len(among) - 1)]
+    return np.where((keys >= 0) & (among[at] == keys), at, NOWHERE)
+
+
+# --- problems
 
 
 def _compare_problems(
     store: Store, listing: CorpusListing, problems: list[CorpusProblem], changes: CatalogueChanges
 ) -> None:
     """The listing's problems are ``failures`` of the stage ``corpus``; those that went away are removed."""
-    before = store.table(FAILURES).read(filter=pc.field("corpus_id") == listing.corpus_id).to_pylist()
-    standing = {(row["path"], row["message"]) for row in before if row["stage"] == "corpus"}
+    before = store.table(FAILURES).read(filter=pc.field("corpus_id") == listing.corpus_id)
+    of_corpus = mask(pc.equal(before["stage"], "corpus"))
+    path, message = whole(before["path"]), whole(before["message"])
+    standing = set(zip(*(column.filter(pa.array(of_corpus)).to_pylist() for column in (path, message)), strict=True))
     by_path: dict[str, CorpusProblem] = {}
     for problem in problems:
         earlier = by_path.get(problem.path)
         by_path[problem.path] = problem if earlier is None else _joined(earlier, problem)
     changes.problems = len(problems)
-    for problem in by_path.values():
-        row = _problem_row(listing.corpus_id, problem)
-        if (problem.path, row["message"]) not in standing:
-            changes.failures.append(row)
-    for row in before:
-        file_mended = row["stage"] == "corpus" and row["path"] not in by_path
-        clip_gone = row["clip_id"] and row["clip_id"] not in changes.live
-        if file_mended or clip_gone:
-            changes.mended.append({name: row[name] for name in FAILURES.key})
+    changes.failures = [
+        _problem_row(listing.corpus_id, problem)
+        for problem in by_path.values()
+        if (problem.path, problem.message) not in standing
+    ]
+    file_mended = of_corpus & (positions(path, pa.array(list(by_path), pa.string()), distinct=True) < 0)
+    mended = file_mended | _of_clips_that_are_gone(before, changes.live)
+    if mended.any():
+        changes.mended = before.select(list(FAILURES.key)).filter(pa.array(mended))
+
+
+def _of_clips_that_are_gone(failures: pa.Table, live: pa.Table) -> np.ndarray:
+    of_clip = mask(pc.not_equal(failures["clip_id"], ""))
+    if of_clip.any():
+        of_clip &= positions(whole(failures["clip_id"]), whole(live["clip_id"]), distinct=True) < 0
+    return of_clip
 
 
 def _joined(first: CorpusProblem, second: CorpusProblem) -> CorpusProblem:
@@ -249,13 +335,3 @@ def _problem_row(corpus_id: str, problem: CorpusProblem) -> dict[str, Any]:
         "message": problem.message,
         "attempts": 1,
     }
-
-
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _keys(rows: list[dict[str, str]], key: tuple[str, ...]) -> pa.Table | None:
-    if not rows:
-        return None
-    return pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in key})

@@ -1,43 +1,40 @@
 """What a refresh has to do: one listing of the corpus against one scan of the store's keys.
 
 A feature row is up to date when the store holds its ``(clip_id, input_hash)`` under the extractor's ``config_hash``.
-Everything else is work, cut into shards of whole source files.
+Everything else is work, cut into shards of whole source files. Clips are columns here and positions in them: a million
+of them are looked through in seconds, and only those that have work become objects.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from miar.config import ExecutionConfig, PipelineConfig
+from miar.config import PipelineConfig
+from miar.corpus.columns import NOWHERE, mask, positions, same, taken, whole
 from miar.corpus.listing import list_corpus
 from miar.corpus.sources import check_folder, local_root
 from miar.errors import CorpusError, UnavailableError
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet, Modality, Status
 from miar.features.registry import feature_set_of
-from miar.features.runner import ClipRequest
 from miar.pipeline import catalogue
 from miar.pipeline.catalogue import CatalogueChanges
+from miar.pipeline.cutting import Work, cut_shards
 from miar.pipeline.rows import feature_spec
 from miar.pipeline.runs import latest_runs, new_run_id
-from miar.pipeline.shards import Shard, make_shard
-from storage import CLIPS, FAILURES, Store
+from miar.pipeline.shards import Shard
+from storage import CLIPS, FAILURES, KeyedTable, Store
+from storage.arrow import pc
 
 MAX_ATTEMPTS = 3
 """A clip that failed this often on the same input is left alone until it changes or ``--retry-failed`` is given."""
-
-SECONDS_PER_CLIP = 0.05
-SECONDS_PER_MEDIA_SECOND = {Modality.TEXT: 0.0, Modality.AUDIO: 0.03, Modality.FACE: 0.12}
-DECODE_SECONDS_PER_MEDIA_SECOND = 0.03
-ASSUMED_BYTES_PER_SECOND = 125_000
-"""A guess at the length of a file that nobody has opened yet: 1 Mbit/s."""
-SHARDS_PER_WORKER = 4
-"""Enough shards that no worker is idle for long at the end."""
 
 
 @dataclass
@@ -53,7 +50,13 @@ class RefreshPlan:
     unavailable: dict[str, str]
     """Extractor -> why it is left out, and the command that mends it."""
     changes: CatalogueChanges
-    shards: list[Shard]
+    shards: list[Shard] = field(default_factory=list)
+    seconds: float = 0.0
+    """What the shards will take one worker, by rough constants."""
+    clips_wanted: int = 0
+    """Clips that have anything to be made from."""
+    media_seconds: float = 0.0
+    """How long those are together."""
     wanted: dict[str, int] = field(default_factory=dict)
     """Feature table -> rows to make."""
     up_to_date: dict[str, int] = field(default_factory=dict)
@@ -64,6 +67,8 @@ class RefreshPlan:
     """(clip, extractor) pairs that failed before on the same input and are tried again."""
     given_up: int = 0
     """(clip, extractor) pairs that failed ``MAX_ATTEMPTS`` times and did not change."""
+    versions: dict[str, int | None] = field(default_factory=dict)
+    """Feature table -> the version that was looked at."""
     adopted: int = 0
     """Rows of an earlier, killed run that were finished and only had to be registered."""
 
@@ -77,8 +82,8 @@ class RefreshPlan:
         return {
             "corpus_id": self.corpus_id,
             "root": self.root,
-            "clips": len(changes.live),
-            "files": len({row["path"] for row in changes.live.values()}),
+            "clips": changes.live.num_rows,
+            "files": pc.count_distinct(changes.live["path"]).as_py(),
             "new": changes.new,
             "changed": changes.changed,
             "gone": changes.gone,
@@ -112,6 +117,23 @@ def open_store(uri: str, corpus: str | None) -> Store:
     return Store.open_or_create(uri)
 
 
+@contextmanager
+def store_to_look_at(uri: str, corpus: str | None) -> Iterator[Store]:
+    """As :func:`open_store`, for a look that changes nothing: where there is no store yet, an empty one stands in.
+
+    Raises:
+        CorpusError, StoreError: as :func:`open_store`; also where a store on an object store is not there yet.
+    """
+    if corpus is not None and (folder := local_root(corpus)) is not None:
+        check_folder(folder)
+    place = local_root(os.path.expanduser(uri))
+    if corpus is None or place is None or (os.path.exists(place) and (os.path.isfile(place) or os.listdir(place))):
+        yield Store.open(uri)
+    else:
+        with TemporaryDirectory() as empty:
+            yield Store.create(empty)
+
+
 def refresh_targets(store: Store, corpus: str | None) -> list[tuple[str | None, str | None]]:
     """(corpus id, root) of every corpus that a refresh without arguments is about; one pair where ``corpus`` is given.
 
@@ -122,7 +144,7 @@ def refresh_targets(store: Store, corpus: str | None) -> list[tuple[str | None, 
     """
     if corpus is not None:
         return [(None, corpus)]
-    ids = sorted(set(store.table(CLIPS).read(columns=["corpus_id"])["corpus_id"].to_pylist()))
+    ids = sorted(pc.unique(store.table(CLIPS).read(columns=["corpus_id"])["corpus_id"]).to_pylist())
     if not ids:
         raise CorpusError("the store knows no corpus yet: give a folder, `miar refresh CORPUS --store ...`")
     roots: dict[str, str] = {}
@@ -161,16 +183,40 @@ def plan_refresh(
     root: str | None,
     corpus_id: str | None = None,
     retry_failed: bool = False,
+    adopt: bool = True,
 ) -> RefreshPlan:
     """Find out what is new, stale, failed and gone. Commits nothing but what a killed run had already finished.
 
     ``root``: where the corpus is; ``None``: the imported corpus ``corpus_id``, whose words alone are at hand.
+    ``adopt``: whether that may be committed; without it nothing at all is written, and no lock is taken.
 
     Raises:
         CorpusError, UnavailableError: see :func:`list_corpus`, :func:`catalogue.compare`,
             :func:`without_unavailable`.
     """
     config, feature_sets, unavailable = without_unavailable(config)
+    plan = plan_feature_sets(
+        store, config, feature_sets, root=root, corpus_id=corpus_id, retry_failed=retry_failed, adopt=adopt
+    )
+    plan.unavailable = unavailable
+    return plan
+
+
+def plan_feature_sets(
+    store: Store,
+    config: PipelineConfig,
+    feature_sets: list[FeatureSet],
+    *,
+    root: str | None,
+    corpus_id: str | None = None,
+    retry_failed: bool = False,
+    adopt: bool = True,
+) -> RefreshPlan:
+    """:func:`plan_refresh` where it is known what the extractors of ``config`` make.
+
+    Raises:
+        CorpusError: see :func:`list_corpus` and :func:`catalogue.compare`.
+    """
     if root is not None:
         changes, corpus_id = _read_corpus(store, config, root, corpus_id)
     else:
@@ -182,27 +228,25 @@ def plan_refresh(
         root=root,
         config=config,
         feature_sets=feature_sets,
-        unavailable=unavailable,
+        unavailable={},
         changes=changes,
-        shards=[],
     )
-    wants: defaultdict[str, set[str]] = defaultdict(set)
-    for feature_set in feature_sets:
-        for clip_id in _stale(store, plan, feature_set, retry_failed):
-            wants[clip_id].add(feature_set.table)
-    plan.shards = cut_shards(changes.live, wants, config.execution, feature_sets)
+    ids = whole(changes.live["clip_id"])
+    stale = {one.table: _Staleness(store, plan, one, ids, adopt).find(retry_failed) for one in feature_sets}
+    work = Work.of(changes.live, stale, feature_sets)
+    plan.shards, plan.seconds = cut_shards(work, config.execution), work.seconds
+    plan.clips_wanted, plan.media_seconds = work.clips.num_rows, float(work.length_s.sum())
     return plan
 
 
 def _read_corpus(
     store: Store, config: PipelineConfig, root: str, corpus_id: str | None
 ) -> tuple[CatalogueChanges, str]:
-    corpus = config.corpus if corpus_id is None else config.corpus.model_copy(update={"corpus_id": corpus_id})
-    corpus_id = corpus.corpus_id or default_corpus_id(root)
+    corpus_id = corpus_id or config.corpus.corpus_id or default_corpus_id(root)
+    corpus = config.corpus.model_copy(update={"corpus_id": corpus_id})
     known = catalogue.known_clips(store, corpus_id)
-    corpus = corpus.model_copy(update={"corpus_id": corpus_id})
-    listing = list_corpus(root, corpus, catalogue.known_splits(known))
-    return catalogue.compare(store, listing, known, config.corpus.max_lost_share), corpus_id
+    listing = list_corpus(root, corpus, catalogue.known_splits(known), catalogue.known_words(store, corpus_id))
+    return catalogue.compare(store, listing, known, corpus.max_lost_share), corpus_id
 
 
 def default_corpus_id(root: str) -> str:
@@ -214,110 +258,71 @@ def default_corpus_id(root: str) -> str:
 
 def _imported_corpus(store: Store, corpus_id: str) -> CatalogueChanges:
     known = catalogue.known_clips(store, corpus_id)
-    return CatalogueChanges(live={key: row for key, row in known.items() if row["state"] == "live"})
+    return CatalogueChanges(live=known.filter(pc.equal(known["state"], "live")), corpus_id=corpus_id)
 
 
-def _stale(store: Store, plan: RefreshPlan, feature_set: FeatureSet, retry_failed: bool) -> list[str]:
-    """Clip ids whose row in this feature set is absent or was made from other input."""
-    hash_name = "text_hash" if feature_set.modality is Modality.TEXT else "media_hash"
-    inputs = {
-        clip_id: row[hash_name]
-        for clip_id, row in plan.changes.live.items()
-        if row[hash_name] is not None and not (plan.root is None and feature_set.modality is not Modality.TEXT)
-    }
-    table = store.table(feature_spec(feature_set))
-    done = _done(table, plan.corpus_id, inputs)
-    stale = [clip_id for clip_id in inputs if clip_id not in done]
-    if stale and (orphans := table.orphans()):
-        wanted = {"clip_id": stale, "input_hash": [inputs[clip_id] for clip_id in stale]}
-        plan.adopted += table.register(orphans, wanted=pa.table(wanted)).rows_added
-        done = _done(table, plan.corpus_id, inputs)
-        stale = [clip_id for clip_id in stale if clip_id not in done]
-    plan.up_to_date[feature_set.table] = len(done)
-    plan.known_missing[feature_set.table] = sum(status == Status.MISSING for status in done.values())
-    attempts = _attempts(store, plan.corpus_id, feature_set, inputs)
-    hopeless = {clip_id for clip_id, count in attempts.items() if count >= MAX_ATTEMPTS and not retry_failed}
-    stale = [clip_id for clip_id in stale if clip_id not in hopeless]
-    plan.given_up += len(hopeless)
-    plan.retried += sum(clip_id in attempts for clip_id in stale)
-    plan.wanted[feature_set.table] = len(stale)
-    return stale
+class _Staleness:
+    """Finds the clips whose row in one feature set is absent or was made from other input, and counts the others."""
 
+    def __init__(self, store: Store, plan: RefreshPlan, feature_set: FeatureSet, ids: pa.Array, adopt: bool) -> None:
+        """``ids``: (n_clips,) the live clips' ids."""
+        self._store = store
+        self._plan = plan
+        self._set = feature_set
+        self._ids = ids
+        self._adopt = adopt
+        is_text = feature_set.modality is Modality.TEXT
+        self._input = whole(plan.changes.live["text_hash" if is_text else "media_hash"])
+        """(n_clips,) what each row has to be made from; null where there is nothing to make it from."""
+        if plan.root is None and not is_text:
+            self._input = pa.nulls(len(ids), pa.string())
 
-def _done(table: Any, corpus_id: str, inputs: Mapping[str, str]) -> dict[str, str]:
-    """clip_id -> status of the rows that were made from these inputs."""
-    columns = ["clip_id", "input_hash", "status"]
-    rows = table.read(columns=columns, filter=pc.field("corpus_id") == corpus_id)
-    return {
-        clip_id: status
-        for clip_id, input_hash, status in zip(*(rows[name].to_pylist() for name in columns), strict=True)
-        if inputs.get(clip_id) == input_hash
-    }
+    def find(self, retry_failed: bool) -> np.ndarray:
+        """Positions of the clips to extract."""
+        plan, name = self._plan, self._set.table
+        table = self._store.table(feature_spec(self._set))
+        plan.versions[name] = table.version()
+        made, missing = self._made(table)
+        stale = mask(pc.is_valid(self._input)) & ~made
+        if self._adopt and stale.any() and (orphans := table.orphans()):
+            plan.adopted += table.register(orphans, wanted=self._wanted(stale)).rows_added
+            plan.versions[name] = table.version()
+            made, missing = self._made(table)
+            stale &= ~made
+        attempts = self._attempts()
+        given_up = np.zeros(len(stale), bool) if retry_failed else attempts >= MAX_ATTEMPTS
+        stale &= ~given_up
+        plan.up_to_date[name], plan.known_missing[name] = int(made.sum()), missing
+        plan.given_up += int(given_up.sum())
+        plan.retried += int((stale & (attempts > 0)).sum())
+        plan.wanted[name] = int(stale.sum())
+        return np.flatnonzero(stale)
 
+    def _made(self, table: KeyedTable) -> tuple[np.ndarray, int]:
+        """(n_clips,) booleans: rows that were made from what a clip is now; and how many of those say ``missing``."""
+        columns = ["clip_id", "input_hash", "status"]
+        rows = table.read(columns=columns, filter=pc.field("corpus_id") == self._plan.corpus_id)
+        at, current = self._matched(rows)
+        made = np.zeros(len(self._ids), bool)
+        made[at[current]] = True
+        return made, int((current & mask(pc.equal(rows["status"], Status.MISSING.value))).sum())
 
-def _attempts(store: Store, corpus_id: str, feature_set: FeatureSet, inputs: Mapping[str, str]) -> dict[str, int]:
-    """clip_id -> how often it failed on the input that it has now."""
-    chosen = (pc.field("corpus_id") == corpus_id) & (pc.field("config_hash") == feature_set.config_hash)
-    rows = store.table(FAILURES).read(columns=["clip_id", "input_hash", "attempts"], filter=chosen).to_pylist()
-    return {row["clip_id"]: row["attempts"] for row in rows if inputs.get(row["clip_id"]) == row["input_hash"]}
+    def _attempts(self) -> np.ndarray:
+        """(n_clips,) how often each failed on the input that it has now."""
+        chosen = (pc.field("corpus_id") == self._plan.corpus_id) & (pc.field("config_hash") == self._set.config_hash)
+        rows = self._store.table(FAILURES).read(columns=["clip_id", "input_hash", "attempts"], filter=chosen)
+        at, current = self._matched(rows)
+        attempts = np.zeros(len(self._ids), np.int64)
+        attempts[at[current]] = np.asarray(rows["attempts"])[current]
+        return attempts
 
+    def _matched(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """(n_rows,) the clip of each row, :data:`NOWHERE` where it is not live; and whether it has the clip's input."""
+        if not rows.num_rows:
+            return np.zeros(0, np.int64), np.zeros(0, bool)
+        at = positions(whole(rows["clip_id"]), self._ids, distinct=True)
+        return at, (at != NOWHERE) & same(whole(rows["input_hash"]), taken(self._input, at))
 
-def cut_shards(
-    live: Mapping[str, Mapping[str, Any]],
-    wants: Mapping[str, set[str]],
-    execution: ExecutionConfig,
-    feature_sets: Sequence[FeatureSet],
-) -> list[Shard]:
-    """Cut the work into shards of whole files: about ``shard_seconds`` each, fewer where there is little to do.
-
-    The cut, and so each shard's name, depends on the work alone, not on the order it was found in.
-    """
-    modality = {feature_set.table: feature_set.modality for feature_set in feature_sets}
-    files: defaultdict[str, list[ClipRequest]] = defaultdict(list)
-    cost: defaultdict[str, float] = defaultdict(float)
-    clips_of_file: defaultdict[str, int] = defaultdict(int)
-    for row in live.values():
-        clips_of_file[row["path"]] += 1
-    for clip_id in sorted(wants):
-        row = live[clip_id]
-        files[row["path"]].append(
-            ClipRequest(
-                clip_id=clip_id,
-                path=row["path"],
-                start_ms=row["start_ms"],
-                end_ms=row["end_ms"],
-                text=row["text"],
-                wants=frozenset(wants[clip_id]),
-            )
-        )
-        modalities = {modality[table] for table in wants[clip_id]}
-        cost[row["path"]] += _seconds(row, modalities, clips_of_file[row["path"]])
-    limit = min(
-        execution.shard_seconds,
-        max(sum(cost.values()) / (execution.workers * SHARDS_PER_WORKER), 1.0),
-    )
-    return [make_shard(group, live) for group in _packed(files, cost, limit, execution.shard_clips)]
-
-
-def _seconds(row: Mapping[str, Any], modalities: set[Modality], clips_of_file: int) -> float:
-    if row["end_ms"] is not None:
-        length = max(0, row["end_ms"] - row["start_ms"]) / 1000
-    else:
-        length = (row["media_size"] or 0) / ASSUMED_BYTES_PER_SECOND / clips_of_file
-    rate = sum(SECONDS_PER_MEDIA_SECOND[modality] for modality in modalities)
-    return SECONDS_PER_CLIP + length * (rate + DECODE_SECONDS_PER_MEDIA_SECOND * bool(rate))
-
-
-def _packed(
-    files: Mapping[str, list[ClipRequest]], cost: Mapping[str, float], limit: float, most_clips: int
-) -> Iterable[list[ClipRequest]]:
-    group: list[ClipRequest] = []
-    seconds = 0.0
-    for path in sorted(files):
-        if group and (seconds + cost[path] > limit or len(group) + len(files[path]) > most_clips):
-            yield group
-            group, seconds = [], 0.0
-        group.extend(files[path])
-        seconds += cost[path]
-    if group:
-        yield group
+    def _wanted(self, stale: np.ndarray) -> pa.Table:
+        chosen = pa.array(stale)
+        return pa.table({"clip_id": self._ids.filter(chosen), "input_hash": self._input.filter(chosen)})

@@ -7,7 +7,7 @@ does the work (a thread, a process, another machine) is handed paths and not arr
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ def lay_out(store: Store, plan: RefreshPlan) -> Path:
             _describe(store, feature_set)
     folder = staging_folder(store, plan.run_id)
     (folder / "shards").mkdir(parents=True, exist_ok=True)
-    Job(store.uri, plan.run_id, plan.corpus_id, plan.root, plan.config, tuple(plan.feature_sets)).save(folder)
+    Job(store.uri, plan.run_id, plan.corpus_id, plan.root, plan.config, tuple(plan.feature_sets), plan.versions).save(
+        folder
+    )
     for shard in plan.shards:
         shard.save(folder / "shards")
     (folder / "plan.json").write_text(json.dumps(plan.summary()), encoding="ascii")
@@ -50,24 +52,63 @@ def shard_names(folder: Path) -> list[str]:
 
 @contextmanager
 def running_job(store: Store, folder: Path) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Hold the corpus's lock and keep the run's row while the body works through a laid-out job.
+    """Hold the locks of the job's feature sets and keep the run's row while the body works through a laid-out job.
 
-    Yields the job, and the run's result (it starts as the plan's summary) for the body to fill.
+    Yields the job, and the run's result (it starts as the plan's summary) for the body to fill. The folder is gone
+    afterwards, also where the job could not be begun.
 
     Raises:
-        StoreError: another refresh of the same corpus is running.
+        StoreError: another refresh of the same corpus is making one of the same feature sets.
     """
     job = Job.load(folder / "job.json")
     config = {"root": _absolute(job.root), **job.config.model_dump(mode="json")}
-    with (
-        store.lock(f"refresh-{job.corpus_id}"),
-        recorded_run(store, "refresh", run_id=job.run_id, corpus_id=job.corpus_id, config=config) as result,
-    ):
-        result.update(json.loads((folder / "plan.json").read_text(encoding="ascii")))
-        try:
+    try:
+        with (
+            _feature_set_locks(store, job),
+            recorded_run(store, "refresh", run_id=job.run_id, corpus_id=job.corpus_id, config=config) as result,
+        ):
+            _drop_finished(store, job, folder)
+            result.update(json.loads((folder / "plan.json").read_text(encoding="ascii")))
             yield job, result
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _feature_set_locks(store: Store, job: Job) -> Iterator[None]:
+    """All of them or none, in one order for everybody. Refreshes of other extractors may run beside this one."""
+    with ExitStack() as held:
+        for name in sorted(lock_name(job.corpus_id, feature_set) for feature_set in job.feature_sets):
+            held.enter_context(store.lock(name))
+        yield
+
+
+def lock_name(corpus_id: str, feature_set: FeatureSet) -> str:
+    """What a refresh holds while it makes a feature set of a corpus; read by whoever finds it taken."""
+    return f"refresh of {feature_set.extractor} ({feature_set.config_hash}) for {corpus_id}"
+
+
+def _drop_finished(store: Store, job: Job, folder: Path) -> None:
+    """Take out of the shards what another run committed between the plan and the locks: nothing is made twice."""
+    done: set[tuple[str, str, str]] = set()
+    for feature_set in job.feature_sets:
+        table = store.table(feature_spec(feature_set))
+        if table.version() != job.versions[feature_set.table]:
+            rows = table.read(["clip_id", "input_hash"], pc.field("corpus_id") == job.corpus_id).to_pydict()
+            done |= {(feature_set.table, *row) for row in zip(rows["clip_id"], rows["input_hash"], strict=True)}
+    if not done:
+        return
+    modality = {feature_set.table: feature_set.modality for feature_set in job.feature_sets}
+    for name in shard_names(folder):
+        path = folder / "shards" / f"{name}.json"
+        shard = Shard.load(path)
+        left = shard.without(
+            lambda clip, table, shard=shard: (table, clip, shard.input_hash(clip, modality[table])) in done
+        )
+        if left is not shard:
+            path.unlink()
+        if left is not None:
+            left.save(path.parent)
 
 
 def _absolute(root: str | None) -> str | None:

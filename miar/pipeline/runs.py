@@ -1,5 +1,6 @@
 """The store's diary: one row per run, written when it starts and when it ends."""
 
+import contextlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import RUNS, Store
+from storage import RUNS, Store, StoreError
 
 
 def new_run_id(kind: str) -> str:
@@ -25,10 +26,19 @@ def recorded_run(
 ) -> Iterator[dict[str, Any]]:
     """Keep a row in ``runs`` while the body works; the body fills the yielded dict with its result.
 
-    A run that was killed leaves its row at ``running``: the next run of the same kind and corpus, which holds the
-    store's lock, closes it as interrupted.
+    A run that was killed leaves its row at ``running``; the next run of the same kind and corpus closes it as
+    interrupted. A run that lives holds a lock of its own, which the system takes back from the dead.
     """
-    _close_interrupted(store, kind, corpus_id)
+    with store.lock(run_id):
+        _close_interrupted(store, kind, corpus_id)
+        with _kept_row(store, kind, run_id, corpus_id, config) as result:
+            yield result
+
+
+@contextmanager
+def _kept_row(
+    store: Store, kind: str, run_id: str, corpus_id: str | None, config: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     row: dict[str, Any] = {
         "run_id": run_id,
         "kind": kind,
@@ -83,10 +93,18 @@ def staging_folder(store: Store, run_id: str) -> Path:
 def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
     same_corpus = pc.field("corpus_id").is_null() if corpus_id is None else pc.field("corpus_id") == corpus_id
     chosen = (pc.field("kind") == kind) & (pc.field("state") == "running") & same_corpus
-    left = store.table(RUNS).read(filter=chosen).to_pylist()
-    if not left:
-        return
-    for row in left:
-        store.clear_staging(row["run_id"])
-        row |= {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"}
-    store.table(RUNS).merge(pa.Table.from_pylist(left, schema=RUNS.schema))
+    for row in store.table(RUNS).read(columns=["run_id"], filter=chosen).to_pylist():
+        _close_if_dead(store, row["run_id"])
+
+
+def _close_if_dead(store: Store, run_id: str) -> None:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(store.lock(run_id))
+        except StoreError:
+            return  # it lives
+        # Asked again: it may have ended in the meantime.
+        still = (pc.field("run_id") == run_id) & (pc.field("state") == "running")
+        for row in store.table(RUNS).read(filter=still).to_pylist():
+            store.clear_staging(run_id)
+            _write(store, row | {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"})

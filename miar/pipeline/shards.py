@@ -1,8 +1,8 @@
 """The unit of work: whole source files that one worker process takes in one go, and what came of them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,18 @@ class Shard:
         for key in dict.fromkeys(keys.values()):
             yield make_shard([clip for clip in self.clips if keys[clip] == key], self.identities)
 
+    def without(self, is_done: Callable[[str, str], bool]) -> "Shard | None":
+        """The shard without the rows for which ``is_done(clip_id, table)``: itself where there are none, ``None`` where
+        nothing is left."""
+        clips = [
+            replace(clip, wants=frozenset(table for table in clip.wants if not is_done(clip.clip_id, table)))
+            for clip in self.clips
+        ]
+        if clips == list(self.clips):
+            return self
+        left = [clip for clip in clips if clip.wants]
+        return make_shard(left, self.identities) if left else None
+
     def save(self, folder: Path) -> Path:
         clips = [{**asdict(clip), "wants": sorted(clip.wants)} for clip in self.clips]
         tree = {"name": self.name, "clips": clips, "identities": self.identities}
@@ -74,6 +86,8 @@ class Job:
     root: str | None
     config: PipelineConfig
     feature_sets: tuple[FeatureSet, ...]
+    versions: dict[str, int | None]
+    """Feature table -> its version when the plan was made."""
 
     def save(self, folder: Path) -> Path:
         tree = {
@@ -83,6 +97,7 @@ class Job:
             "root": self.root,
             "config": self.config.model_dump(mode="json"),
             "feature_sets": [asdict(feature_set) for feature_set in self.feature_sets],
+            "versions": self.versions,
         }
         path = folder / "job.json"
         path.write_text(json.dumps(tree), encoding="ascii")
@@ -98,6 +113,7 @@ class Job:
             tree["root"],
             parse_config(tree["config"], origin=str(path)),
             tuple(FeatureSet.from_json(one) for one in tree["feature_sets"]),
+            tree["versions"],
         )
 
 

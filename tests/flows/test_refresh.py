@@ -10,6 +10,8 @@ import av
 import pytest
 from flow_helpers import assert_each_clip_once, feature_tables, live_clips, live_rows
 
+from miar.config import PipelineConfig
+
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
 
 CONFIG = {"execution": {"workers": 2}}
@@ -112,13 +114,23 @@ def test_a_vanished_root_is_refused_and_nothing_is_marked_gone(space):
     assert live_clips(space.store_path) == before
 
 
-def test_two_refreshes_of_one_corpus_exclude_each_other(space):
+def test_two_refreshes_of_one_extractor_exclude_each_other(space):
+    from miar.features.contract import Modality
+    from miar.pipeline.plan import plan_refresh
+    from miar.pipeline.refresh import lock_name
     from storage import StoreError
 
     (space.corpus / "videos" / "v00000.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nOther words.\n")
-    with space.store.lock("refresh-corpus"), pytest.raises(StoreError, match="running"):
+    plan = plan_refresh(space.store, PipelineConfig.model_validate(CONFIG), root=str(space.corpus))
+    text, sound, _ = plan.feature_sets
+    with (
+        space.store.lock(lock_name("corpus", text)),
+        pytest.raises(StoreError, match=r"another refresh of text .*corpus"),
+    ):
         _refresh(space)
-    assert _refresh(space)["to_extract"]["text"] == 1
+    assert not list((space.store_path / "_staging").iterdir())
+    with space.store.lock(lock_name("corpus", sound)):
+        assert _refresh(space, only=[Modality.TEXT])["to_extract"] == {"text": 1}
 
 
 def test_an_extractor_without_weights_is_left_out_with_its_reason(space, tmp_path: Path):

@@ -1,0 +1,90 @@
+"""``miar refresh --dry-run``: what a refresh would do and what it would take, without doing any of it."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from miar.cli.console import counted, print_json, say, table, warn
+
+if TYPE_CHECKING:
+    from miar.config import PipelineConfig
+
+
+def plans_of(
+    store: str, settings: "PipelineConfig", corpus: str | None, corpus_id: str | None, retry_failed: bool
+) -> list[dict[str, Any]]:
+    """For each corpus the plan's counts, and under ``estimate`` what it would take. Writes nothing, takes no lock."""
+    from miar.pipeline.estimate import estimate_refresh
+    from miar.pipeline.plan import plan_refresh, refresh_targets, store_to_look_at
+
+    found = []
+    with store_to_look_at(store, corpus) as target:
+        for known_id, root in refresh_targets(target, corpus):
+            plan = plan_refresh(
+                target,
+                settings,
+                root=root,
+                corpus_id=corpus_id or known_id,
+                retry_failed=retry_failed,
+                adopt=False,
+            )
+            found.append(plan.summary() | {"estimate": asdict(estimate_refresh(target, plan))})
+    return found
+
+
+def show_plans(plans: list[dict[str, Any]], *, json: bool) -> None:
+    """Print the plans, for people or for scripts."""
+    if json:
+        print_json(plans)
+        return
+    for plan in plans:
+        _show(plan)
+
+
+def _show(plan: dict[str, Any]) -> None:
+    say(
+        f"corpus '{plan['corpus_id']}': {counted(plan['clips'], 'clip')} of {counted(plan['files'], 'file')}: "
+        f"{plan['new']} new, {plan['changed']} changed, {plan['gone']} gone"
+    )
+    table(
+        "",
+        [
+            {
+                "extractor": extractor,
+                "to extract": count,
+                "up to date": plan["up_to_date"][extractor],
+                "of those missing": plan["known_missing"][extractor],
+            }
+            for extractor, count in plan["to_extract"].items()
+        ],
+    )
+    say(
+        f"{counted(plan['retried'], 'extraction')} that failed before would be tried again, "
+        f"{plan['given_up']} are given up; {counted(plan['problems'], 'problem')} in the corpus"
+    )
+    _show_estimate(plan["shards"], plan["estimate"])
+    for why in plan["unavailable"].values():
+        warn(why)
+    say("nothing was changed")
+
+
+def _show_estimate(shards: int, estimate: dict[str, Any]) -> None:
+    say(
+        f"{counted(shards, 'shard')} on {counted(estimate['workers'], 'worker')}: about "
+        f"{_duration(estimate['wall_seconds'])}, {estimate['cpu_hours']:.2g} cpu-hours, by {estimate['time_from']}"
+    )
+    say(f"about {_size(estimate['disk_bytes'])} more on disk, by {estimate['disk_from']}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

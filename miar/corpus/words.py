@@ -1,0 +1,150 @@
+"""The transcripts of a corpus, one table row each; a file that did not change since it was read is not read again."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from miar.corpus.columns import mask, whole
+from miar.corpus.model import WORDS_COLUMNS, CorpusProblem, Source
+from miar.corpus.sources import read_bytes
+from miar.media.errors import MediaError, TranscriptError
+from miar.media.transcripts import READER_VERSION, Cue, read_transcript
+from storage.arrow import pc
+
+SETTLED_NS = 2_000_000_000
+"""A file that changed less than this before it was read may change again without a new time stamp (two seconds are
+the coarsest clock of any file system in use), so what was read of it is not remembered."""
+_SHOWN = 3
+
+
+@dataclass
+class Spoken:
+    """What is said in some files."""
+
+    rows: pa.Table
+    """:data:`WORDS_COLUMNS`, one row per file; without cues where the transcript cannot be read."""
+    readable: np.ndarray
+    """(n_files,) booleans."""
+    problems: list[tuple[int, CorpusProblem]]
+    """With the position of the file."""
+
+
+class Words:
+    """Reads transcripts, or recalls them where size and time (or an object store's tag) are those of the last time."""
+
+    def __init__(self, root: str, files: Mapping[str, Source], remembered: pa.Table | None) -> None:
+        """``remembered``: rows of :data:`WORDS_COLUMNS`, one for each path at most."""
+        self._root = root
+        self._files = files
+        self._remembered = WORDS_COLUMNS.empty_table() if remembered is None else remembered
+        stamps = (self._remembered[name].to_pylist() for name in ("path", "size", "mtime_ns", "etag", "reader"))
+        self._known = {path: (row, stamp) for row, (path, *stamp) in enumerate(zip(*stamps, strict=True))}
+        self._new: list[dict[str, Any]] = []
+
+    def read(self, paths: Sequence[str]) -> Spoken:
+        """The transcripts ``paths``, in their order; a path may stand twice."""
+        added: list[dict[str, Any]] = []
+        at = np.empty(len(paths), np.int64)
+        why: dict[str, str] = {}
+        row_of: dict[str, int] = {}
+        for number, path in enumerate(paths):
+            if path not in row_of and (row := self._recalled(self._files[path])) is not None:
+                row_of[path] = row
+            elif path not in row_of:
+                row_of[path] = self._remembered.num_rows + len(added)
+                try:
+                    added.append(self._read(path))
+                except (OSError, MediaError, TranscriptError) as error:
+                    why[path] = " ".join(str(error).split())
+                    added.append({"path": self._files[path].path})
+            at[number] = row_of[path]
+        rows = pa.concat_tables([self._remembered, pa.Table.from_pylist(added, schema=WORDS_COLUMNS)])
+        rows = rows.take(pa.array(at)).combine_chunks()
+        unreadable = {number: why[path] for number, path in enumerate(paths) if path in why} if why else {}
+        readable = np.ones(len(paths), bool)
+        readable[list(unreadable)] = False
+        return Spoken(rows, readable, list(_problems(rows, unreadable)))
+
+    def to_remember(self) -> pa.Table:
+        """What was read anew and may be recalled the next time."""
+        return pa.Table.from_pylist(self._new, schema=WORDS_COLUMNS)
+
+    def forgotten(self) -> list[str]:
+        """Remembered transcripts that are no longer there."""
+        here = {source.path for source in self._files.values()}
+        return [path for path in self._known if path not in here]
+
+    def _recalled(self, source: Source) -> int | None:
+        row, stamp = self._known.get(source.path, (None, None))
+        return row if stamp == _stamp(source) and _is_stamped(source) else None
+
+    def _read(self, path: str) -> dict[str, Any]:
+        source, began = self._files[path], time.time_ns()
+        transcript = read_transcript(read_bytes(self._root, source), path)
+        found = {
+            **dict(zip(("size", "mtime_ns", "etag", "reader"), _stamp(source), strict=True)),
+            "path": source.path,
+            "starts": [cue.start_ms for cue in transcript.cues],
+            "ends": [cue.end_ms for cue in transcript.cues],
+            "texts": [cue.text for cue in transcript.cues],
+            "speakers": [cue.speaker for cue in transcript.cues],
+            "problems": transcript.problems,
+        }
+        if source.etag or 0 < source.mtime_ns < began - SETTLED_NS:
+            self._new.append(found)
+        return found
+
+
+def has_times(rows: pa.Table) -> np.ndarray:
+    """(n,) booleans: transcripts that cut their file into segments, rather than saying what is said in all of it."""
+    ends = whole(rows["ends"])
+    timed = np.zeros(len(ends), bool)
+    timed[np.asarray(pc.list_parent_indices(ends))[mask(pc.is_valid(pc.list_flatten(ends)))]] = True
+    return timed
+
+
+def cues_of(row: Mapping[str, Any]) -> list[Cue]:
+    """The cues of a row of :data:`WORDS_COLUMNS`."""
+    columns = (row[name] or () for name in ("starts", "ends", "texts", "speakers"))
+    return [Cue(*cue) for cue in zip(*columns, strict=True)]
+
+
+def text_of(cues: Sequence[Cue]) -> str | None:
+    """Everything that is said."""
+    return " ".join(cue.text for cue in cues) or None
+
+
+def speaker_of(cues: Sequence[Cue]) -> str | None:
+    """Who says it, where that is one person."""
+    speakers = {cue.speaker for cue in cues}
+    return speakers.pop() if len(speakers) == 1 else None
+
+
+def _problems(rows: pa.Table, unreadable: Mapping[int, str]) -> Iterator[tuple[int, CorpusProblem]]:
+    bad_cues = mask(pc.fill_null(pc.greater(pc.list_value_length(rows["problems"]), 0), False))
+    empty = mask(pc.fill_null(pc.equal(pc.list_value_length(rows["texts"]), 0), False))
+    for at in sorted({*np.flatnonzero(bad_cues | empty).tolist(), *unreadable}):
+        path, found = rows["path"][at].as_py(), rows["problems"][at].as_py() or ()
+        if at in unreadable:
+            yield at, CorpusProblem(path, "unreadable_transcript", unreadable[at])
+        if found:
+            shown = "; ".join(found[:_SHOWN])
+            yield (
+                at,
+                CorpusProblem(path, "bad_cues", shown if len(found) <= _SHOWN else f"{shown}; {len(found)} in all"),
+            )
+        if empty[at]:
+            message = "no words in it; the file is one clip without words"
+            yield at, CorpusProblem(path, "empty_transcript", message)
+
+
+def _stamp(source: Source) -> list[Any]:
+    return [source.size, source.mtime_ns, source.etag, READER_VERSION]
+
+
+def _is_stamped(source: Source) -> bool:
+    return bool(source.mtime_ns or source.etag)
