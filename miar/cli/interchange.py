@@ -57,7 +57,7 @@ def import_table(
 
 def _feature_column(text: str) -> "FeatureColumn":
     from miar.features.contract import Modality
-    from miar.interchange.import_table import FeatureColumn
+    from miar.interchange.import_columns import FeatureColumn
 
     target, equals, column = text.partition("=")
     kind, colon, name = target.partition(":")
