@@ -148,15 +148,18 @@ def _bytes(*arguments: Any) -> bytes:
 
 
 _ARRAYS = {"_reconstruct": _empty, "scalar": _scalar}
+_CONTAINERS = {
+    "bytearray": lambda *given: bytearray(_bytes(*given)),
+    "bytes": _bytes,
+    **{kind.__name__: kind for kind in (dict, list, set, tuple)},
+}
 _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     **{(f"numpy.{core}.multiarray", name): call for core in ("core", "_core") for name, call in _ARRAYS.items()},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
     ("numpy", "ndarray"): _array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin_bytes,
-    **{(builtins, "bytearray"): lambda *given: bytearray(_bytes(*given)) for builtins in ("builtins", "__builtin__")},
-    **{(builtins, "bytes"): _bytes for builtins in ("builtins", "__builtin__")},
-    **{(builtins, kind.__name__): kind for builtins in ("builtins", "__builtin__") for kind in (dict, list, set, tuple)},
+    **{(module, name): call for module in ("builtins", "__builtin__") for name, call in _CONTAINERS.items()},
     ("collections", "OrderedDict"): OrderedDict,
 }
 
@@ -186,5 +189,5 @@ def load_plain_pickle(path: Path) -> Any:
         ) from error
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory: a pickle is read as a whole") from error
-    except Exception as error:  # noqa: BLE001: a damaged pickle can raise nearly anything
+    except Exception as error:  # a damaged pickle can raise nearly anything
         raise UserError(f"cannot read {path} as a pickle: {' '.join(str(error).split()) or 'it is cut off'}") from error
