@@ -52,7 +52,7 @@ class FeatureBlock:
         ]
 
     def _hash(self, start: int, end: int) -> str:
-        digest = hashlib.sha256(np.ascontiguousarray(self.values[start:end]))
+        digest = hashlib.sha256(self.values[start:end].tobytes())
         times = self.times[start:end]
         # Frames that are merely numbered say nothing that their values do not.
         if not np.array_equal(times, np.arange(end - start)):

@@ -98,7 +98,7 @@ class CsdFile:
         return tuple(names) if len(set(names)) == width else None
 
     def _find_root(self) -> tuple[str, h5py.Group]:
-        for name in self._file:
+        for name in map(str, self._file):
             group = self._inside(self._file, name, h5py.Group)
             if "data" in group:
                 return name, group

@@ -33,8 +33,8 @@ class TableFile:
         """What is on disk."""
         self._table: pa.Table | None = None
         if path.suffix.lower() == ".csv" and path.is_file():
-            self._table = self._read_csv(text_columns)
-            schema, rows = self._table.schema, self._table.num_rows
+            table = self._table = self._read_csv(text_columns)
+            schema, rows = table.schema, table.num_rows
         else:
             self.files = _parquet_files(path)
             schema, rows = self._footers()
