@@ -146,6 +146,8 @@ class _Sequences:
     """Per clip (padded n_frames, n_columns)."""
     lengths: list[int | None]
     """Per clip, what the file says; ``None``: nothing."""
+    are_sure: bool = False
+    """Whether the lengths are those of the tokens: a text encoder fills what stands behind them as well."""
 
     @property
     def width(self) -> int:
@@ -165,7 +167,8 @@ def _features(parts: Sequence[_Part], prefix: str, warnings: list[str]) -> list[
     features = []
     for key, one in found.items():
         name = f"{prefix}_{key}"
-        extents = [_extent(frames, length) for frames, length in zip(one.frames, one.lengths, strict=True)]
+        find = _sure_extent if one.are_sure else _extent
+        extents = [find(frames, length) for frames, length in zip(one.frames, one.lengths, strict=True)]
         if understated := sum(extent.is_beyond for extent in extents):
             warnings.append(
                 f"{key}: {understated} clips hold values beyond their length in the file; they were kept, and zeros "
@@ -205,6 +208,7 @@ def _sequences(parts: Sequence[_Part], key: str, name: str, kind: Modality) -> _
             check_width(f"{kind}:{name}", f"{key!r}", (wanted.shape[1], first), (one.shape[1], clip))
             read.frames.append(one)
         read.lengths += _lengths(part, key)
+    read.are_sure = key == "text" and not _has(parts, "text_lengths") and None not in read.lengths
     return read
 
 
@@ -226,11 +230,11 @@ def _lengths(part: _Part, key: str) -> list[int | None]:
 
 
 def _take_lengths_of_text(found: Mapping[str, _Sequences]) -> None:
-    """Aligned sequences have the steps of the words, so what is known of one holds for all."""
+    """Aligned sequences have the steps of the words, so what is known of one holds for all that hold anything."""
     if "text" in found:
         for one in found.values():
-            both = zip(one.lengths, found["text"].lengths, strict=True)
-            one.lengths = [own if own is not None else words for own, words in both]
+            clips = zip(one.frames, one.lengths, found["text"].lengths, strict=True)
+            one.lengths = [words if own is None and frames.any() else own for frames, own, words in clips]
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,10 @@ def _extent(frames: NDArray[Any], length: int | None) -> _Extent:
     if length is None or last <= length:
         return _Extent(0, last if length is None else min(length, len(frames)))
     return _Extent(int(filled[0]), last, is_beyond=True)
+
+
+def _sure_extent(frames: NDArray[Any], length: int | None) -> _Extent:
+    return _Extent(0, min(length or 0, len(frames)))
 
 
 def _blocks(one: _Sequences, extents: Sequence[_Extent], columns: tuple[str, ...]) -> Iterator[FeatureBlock]:
