@@ -191,7 +191,7 @@ def test_what_lies_outside_the_file_is_not_read(store: Store, tmp_path: Path) ->
                 entry["intervals"] = np.zeros((2, 2))
                 entry.create_dataset("features", (2, 2), "f8", external=[(str(secret), 0, 32)])
         feature = FeatureColumn(Modality.AUDIO, "covarep", "S")
-        with pytest.raises(UserError, match="links are not followed|lies in another file"):
+        with pytest.raises(UserError, match=r"links are not followed|lies in another file"):
             import_csd(store, [path], labels={}, features=[feature])
 
 
