@@ -155,7 +155,10 @@ def _chunks(view: View, clips: pa.Table, features: Mapping[str, str]) -> Iterato
 def _joined(view: View, table: str, clips: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, pa.Array]:
     """Frames, times and the reason why there are none, in the order of ``clips``."""
     columns = ["clip_id", "values", "times", "status", "reason"]
-    found = view.read(table, columns, pc.field("clip_id").isin(clips.combine_chunks())).combine_chunks()
+    wanted = pc.field("clip_id").isin(clips.combine_chunks())
+    schema = view.spec(table).schema
+    batches = view.batches(table, columns, wanted)
+    found = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns])).combine_chunks()
     rows = pc.index_in(clips, value_set=found["clip_id"].combine_chunks()).combine_chunks()
     ordered = found.take(rows).combine_chunks()
     reason = pc.if_else(

@@ -75,8 +75,10 @@ class TableFile:
             try:
                 with pq.ParquetFile(file) as parquet:
                     rows = _rows_at_once(parquet.metadata)
-                    for batch in parquet.iter_batches(batch_size=rows, columns=list(columns)):
-                        yield pa.Table.from_batches([batch]).select(list(columns))
+                    # One group after the other: across groups the reader keeps what it has read.
+                    for group in range(parquet.num_row_groups):
+                        for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(columns)):
+                            yield pa.Table.from_batches([batch]).select(list(columns))
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(file, error) from error
 

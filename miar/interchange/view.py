@@ -25,8 +25,10 @@ from storage.arrow import pc
 PLAIN_TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (CLIPS, LABELS, SCORES, FAILURES, RUNS, FEATURE_SETS)}
 
 ROWS = 16_384
+"""Rows held at once of tables of plain values."""
 SEQUENCE_ROWS = 256
-"""Rows held at once; a row of a feature table can be a megabyte."""
+SEQUENCE_BYTES = 8 * 2**20
+"""Of sequences, whichever comes first; the scanner reads several such batches ahead."""
 
 
 class View:
@@ -117,10 +119,15 @@ class View:
         self, name: str, columns: Sequence[str] | None = None, filter: Expression | None = None
     ) -> Iterator[pa.RecordBatch]:
         """The same, a bounded number of rows at a time."""
-        rows = SEQUENCE_ROWS if name.startswith("features/") else ROWS
+        rows = self._sequences_at_once(name) if name.startswith("features/") else ROWS
         if self._snapshot is None:
             return self._store.table(self.spec(name)).batches(columns, filter, rows)
         return self._snapshot.batches(name, columns, filter, rows)
+
+    def _sequences_at_once(self, name: str) -> int:
+        frames = self.read(name, ["n_frames"])["n_frames"]
+        row_bytes = 4 * len(self.descriptor(name)["columns"]) * (pc.mean(frames).as_py() or 0)
+        return max(1, min(SEQUENCE_ROWS, int(SEQUENCE_BYTES // max(1, row_bytes))))
 
 
 def live_clips(view: View, corpus_id: str | None) -> pa.Table:
