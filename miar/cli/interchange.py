@@ -159,6 +159,9 @@ def export(
     label: Annotated[str, typer.Option(help="mmsa: the label to be predicted.")] = "sentiment",
     layout: Annotated[str, typer.Option(help="mmsa: unaligned or aligned.")] = "unaligned",
     steps: Annotated[int | None, typer.Option(min=1, help="mmsa: the longest sequence; aligned: 50.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="mmsa: folder of a BERT tokenizer, to write text_bert with.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write a table of the store to one file, or clips with labels and features for other programs.
@@ -173,7 +176,8 @@ def export(
     if format == "mmsa":
         from miar.interchange.export_mmsa import export_mmsa
 
-        _print_export(export_mmsa(opened, out, label=label, layout=layout, steps=steps, **chosen), json)
+        made = export_mmsa(opened, out, label=label, layout=layout, steps=steps, tokenizer=tokenizer, **chosen)
+        _print_export(made, json)
     elif format == "datasets":
         from miar.interchange.export_datasets import export_datasets
 

@@ -25,6 +25,7 @@ from miar.interchange.mmsa_layout import (
     REGRESSION,
     SEPARATOR,
     TEXTS,
+    TOKENS,
 )
 from miar.interchange.view import View, labels_by_name, live_clips
 from miar.replacing import replacing
@@ -70,6 +71,7 @@ def export_mmsa(
     label: str = LABELS[REGRESSION],
     layout: str = "unaligned",
     steps: int | None = None,
+    tokenizer: str | None = None,
     tables: Sequence[str] = (),
     corpus_id: str | None = None,
     snapshot: Snapshot | None = None,
@@ -83,6 +85,7 @@ def export_mmsa(
             ``aligned``: every clip has as many steps as its text, ``steps`` at most, padded to ``steps``; longer
             sequences are averaged in equal parts, shorter ones repeated.
         steps: longest sequence; default: 50 for ``aligned``, no limit for ``unaligned``.
+        tokenizer: folder of a BERT tokenizer; with it, ``text_bert`` is written, which most models of MMSA ask for.
         tables: feature tables, one per modality; default: the newest of each.
         corpus_id: needed where the store has several corpora.
         snapshot: read this instead of the store's present state.
@@ -103,6 +106,8 @@ def export_mmsa(
     labels = {name: [values[row] for row in rows] for name, values in labels.items()}
     result = MmsaResult(str(out), {}, _by_key(view.chosen_features(tables)), int((~is_labelled).sum()))
     content = _clip_columns(clips.take(rows), labels, label)
+    if tokenizer is not None:
+        content[TOKENS] = _tokens(content[TEXTS], tokenizer, steps or ALIGNED_STEPS)
     content |= _sequences(view, clips.take(rows)["clip_id"].to_pylist(), layout, steps, result)
     splits = np.array(clips.take(rows)["split"].to_pylist())
     parts = {}
@@ -168,6 +173,18 @@ def _clip_columns(clips: pa.Table, labels: Mapping[str, list[Any]], label: str) 
 
 def _number(value: Any) -> float:
     return value if isinstance(value, float) else np.nan
+
+
+def _tokens(texts: list[str], tokenizer: str, steps: int) -> NDArray[np.int64]:
+    """(n_clips, 3, steps): token ids, mask and segments, cut and padded to ``steps``."""
+    from transformers import AutoTokenizer
+
+    try:
+        encode = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no tokenizer in {tokenizer}; give the folder of a BERT tokenizer") from error
+    found = encode(texts, padding="max_length", truncation=True, max_length=steps, return_token_type_ids=True)
+    return np.stack([np.array(found[name]) for name in ("input_ids", "attention_mask", "token_type_ids")], axis=1)
 
 
 def _chosen(values: Any, rows: NDArray[np.int64]) -> Any:

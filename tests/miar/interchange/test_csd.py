@@ -1,8 +1,6 @@
 """csd files: clips cut by the intervals of the labels, frames by their times, and what is refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_corpora import Frames, contents
+from typer.testing import CliRunner
 
+from miar.cli.app import app
 from miar.errors import UserError
 from miar.features.contract import Modality
 from miar.interchange import import_csd as reader
@@ -233,8 +233,7 @@ def test_every_frame_within_the_cuts_arrives_once(
 
 def test_the_command(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{name}.csd", name, one) for name, one in (("labels", LABELS), ("sound", SOUND))]
-    command = [sys.executable, "-m", "miar.cli", "import", "csd", *map(str, files), "--store", str(tmp_path / "s")]
+    command = ["import", "csd", *map(str, files), "--store", str(tmp_path / "s")]
     command += ["--labels", "sentiment=labels:0", "--feature", "audio:covarep=sound", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout)
+    result = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
     assert (result["corpus_id"], result["clips"], result["labels"]) == ("labels", 3, {"sentiment": 2})

@@ -3,8 +3,6 @@
 import json
 import pickle
 import pickletools
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from made_corpora import Frames, contents, corpora, stored
+from typer.testing import CliRunner
 
+from miar.cli.app import app
 from miar.errors import UserError
 from miar.features.contract import Modality
 from miar.interchange.export_mmsa import export_mmsa, in_steps
@@ -289,6 +289,23 @@ def test_ids_of_another_form_become_video_and_segment(tmp_path: Path) -> None:
     assert result.without_label == 1
 
 
+def test_tokens_for_models_that_read_them(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hi", "there"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    store = stored(tmp_path, [made_row("a$_$1", text="hi there"), made_row("b$_$1", video_id="w", text="")])
+    out = tmp_path / "made.pkl"
+    export_mmsa(store, out, tokenizer=str(folder))
+    tokens = pickle.loads(out.read_bytes())["train"]["text_bert"]
+    assert tokens.shape == (2, 3, 50)
+    assert tokens[0, :2, :5].tolist() == [[2, 5, 6, 3, 0], [1, 1, 1, 1, 0]]
+    assert tokens[1, :2, :3].tolist() == [[2, 3, 0], [1, 1, 0]]
+    with pytest.raises(UserError, match="no tokenizer in"):
+        export_mmsa(store, out, tokenizer=str(tmp_path / "nowhere"))
+
+
 def test_mistakes_of_an_export(tmp_path: Path) -> None:
     store = stored(tmp_path, [made_row("a"), made_row("b")])
     out = tmp_path / "made.pkl"
@@ -310,8 +327,7 @@ def test_the_commands(tmp_path: Path) -> None:
     target = str(tmp_path / "store")
 
     def run(*arguments: str) -> Any:
-        command = [sys.executable, "-m", "miar.cli", *arguments, "--json"]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout)
 
     assert run("import", "mmsa", str(path), "--store", target, "--corpus-id", "mosi")["clips"] == 4
     out = tmp_path / "out.pkl"
