@@ -112,11 +112,9 @@ class FeatureAdapter(nn.Module):
         if data.summary is not None:
             self.standardise_summary.load(vector_moments(data.summary))
 
-    def frames(self, modality: ModalityBatch, mask: Tensor) -> Tensor:
-        """Standardised frames, layers mixed, before the projection: (B, T, D'), zero behind ``mask``."""
-        return self.mix(self._standard(modality, mask))
-
-    def _standard(self, modality: ModalityBatch, mask: Tensor) -> Tensor:
+    def standard(self, modality: ModalityBatch, available: Tensor) -> Tensor:
+        """Standardised frames of the clips that have the modality: (B, T, D), zero behind the mask."""
+        mask = modality.mask & available[:, None]
         return zero_where(self.standardise(zero_where(modality.values, mask)), mask)
 
     @property
@@ -126,14 +124,14 @@ class FeatureAdapter(nn.Module):
         return frame * (1 if self.shape.layers > 1 else 2) + (len(self.shape.summary_columns) if self.groups else 0)
 
     @torch.no_grad()
-    def pooled(self, modality: ModalityBatch, available: Tensor) -> Tensor:
+    def pooled(self, modality: ModalityBatch, available: Tensor, standard: Tensor) -> Tensor:
         """One vector per clip, (B, pooled_width): mean over frames, deviation over frames, per-clip values.
 
         Layers of a text encoder are averaged, and how far its tokens lie apart, which says little, is left out. NaN
-        where a value is not known.
+        where a value is not known. ``standard`` is what :meth:`standard` makes of the same clips.
         """
         mask = modality.mask & available[:, None]
-        standard = self._standard(modality, mask).float()
+        standard = standard.float()
         count = mask.sum(1, keepdim=True)
         mean = standard.sum(1) / count
         parts = [mean.unflatten(-1, (self.shape.layers, -1)).mean(1)]
@@ -197,9 +195,9 @@ class ModalityEncoder(nn.Module):
         self.layers = nn.ModuleList([TransformerLayer(width, heads, dropout) for _ in range(layers)])
         self.dropout = FeatureDropout(dropout)
 
-    def forward(self, adapter: FeatureAdapter, modality: ModalityBatch, available: Tensor) -> Encoded:
+    def forward(self, adapter: FeatureAdapter, modality: ModalityBatch, available: Tensor, standard: Tensor) -> Encoded:
         mask = modality.mask & available[:, None]
-        frames, mask = shorten(adapter.frames(modality, mask), mask, self.max_frames)
+        frames, mask = shorten(adapter.mix(standard), mask, self.max_frames)
         steps, mask = self.stem(zero_where(adapter.embed(frames), mask), mask)
         if (summary := adapter.summary(modality, available)) is not None:
             steps = torch.cat([summary[0] + self.summary_mark, steps], dim=1)

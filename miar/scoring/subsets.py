@@ -140,7 +140,7 @@ def predict_subsets(
 def _batches(dataset: ClipDataset, batch_size: int) -> Iterator[tuple[NDArray[np.intp], Batch]]:
     """Batches with the positions of their clips; clips without any modality are left out."""
     masks = to_masks(dataset.available)
-    order = np.lexsort((-dataset.lengths(), masks))
+    order = np.lexsort((-dataset.frames().sum(axis=1), masks))
     order = order[masks[order] > 0]
     start = 0
     for batch in dataset.subset(order).batches(batch_size):
