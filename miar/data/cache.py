@@ -59,7 +59,7 @@ def cached_rows(
     folder: Path,
     snapshot_id: str,
     feature_sets: Mapping[str, Descriptor],
-    clip_ids: pa.ChunkedArray,
+    clip_ids: pa.Array,
     source: Callable[[str], FeatureRows],
 ) -> dict[str, CachedRows]:
     """The copy of a snapshot's features, made if it is not there, not whole, or not of these clips.

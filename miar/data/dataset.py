@@ -55,6 +55,17 @@ class Ragged:
     def subset(self, indices: NDArray[np.int64]) -> "Ragged":
         return Ragged(self.values, self.starts[indices], self.lengths[indices])
 
+    def joined(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """All sequences one after the other, (frames, D), and where each starts and the last ends, (N + 1,).
+
+        A view where they follow each other in the flat array, else one copy.
+        """
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        if len(self) and np.array_equal(self.starts - self.starts[0], offsets[:-1]):
+            return self.values[self.starts[0] : self.starts[0] + offsets[-1]], offsets
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], self.lengths)
+        return self.values[np.repeat(self.starts, self.lengths) + within], offsets
+
     def padded(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (B, T, D) with zeros behind each sequence and the mask (B, T); T is at least 1."""
         lengths = self.lengths[indices]

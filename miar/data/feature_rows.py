@@ -56,7 +56,7 @@ class RowIndex:
 class FeatureRows:
     """Reads one feature table for the clips of a reader. Threads may share it."""
 
-    def __init__(self, snapshot: Snapshot, descriptor: Descriptor, clip_ids: pa.ChunkedArray) -> None:
+    def __init__(self, snapshot: Snapshot, descriptor: Descriptor, clip_ids: pa.Array) -> None:
         """One scan of the table's keys; ``clip_ids`` are the reader's N clips."""
         self.width = len(descriptor["columns"])
         self.summary_columns = list(descriptor.get("summary_columns") or ())
@@ -137,7 +137,7 @@ class FeatureRows:
 
 
 def quality_column(
-    snapshot: Snapshot, descriptors: dict[str, Descriptor], name: str, clip_ids: pa.ChunkedArray
+    snapshot: Snapshot, descriptors: dict[str, Descriptor], name: str, clip_ids: pa.Array
 ) -> NDArray[np.float64]:
     """(N,) one quality value of each clip, NaN where it has none.
 
@@ -158,7 +158,7 @@ def quality_column(
     return np.append(rows[column].to_numpy().astype(np.float64), np.nan)[places]
 
 
-def _index(keys: pa.Table, group_starts: NDArray[np.int64], clip_ids: pa.ChunkedArray) -> RowIndex:
+def _index(keys: pa.Table, group_starts: NDArray[np.int64], clip_ids: pa.Array) -> RowIndex:
     positions = pc.fill_null(pc.index_in(keys["clip_id"], value_set=clip_ids), -1).to_numpy()
     rows = np.flatnonzero(positions >= 0)
     places = positions[rows]

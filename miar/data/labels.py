@@ -21,7 +21,7 @@ class Label:
     classes: tuple[str, ...] = ()
     """In order of their index; empty for a label that is a number."""
 
-    def of(self, clip_ids: pa.ChunkedArray) -> NDArray[np.float64]:
+    def of(self, clip_ids: pa.Array) -> NDArray[np.float64]:
         """(N,) the targets of ``clip_ids``, NaN where unlabelled."""
         places = pc.fill_null(pc.index_in(clip_ids, value_set=self.clip_ids), -1).to_numpy()
         return np.append(self.targets, np.nan)[places]

@@ -11,7 +11,7 @@ feature table, or with a row of status ``missing``, simply lacks that modality; 
 matters. With ``cache``, features come from memory-mapped arrays and are the same bit for bit (miar.data.cache).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from miar.data.dataset import ClipDataset, Descriptor
 from miar.data.epochs import Epochs
 from miar.data.feature_rows import FeatureRows, quality_column, table_of
 from miar.data.labels import read_label
+from miar.data.rows import row_schema, to_rows
 from miar.data.selection import Selection, among, label_mask, within
 from miar.errors import UserError
 from storage import Snapshot
@@ -70,7 +71,8 @@ class SnapshotReader:
         self.label = label
         self.feature_sets = _descriptors(snapshot, feature_sets)
         clips = snapshot.read("clips", columns=CLIP_COLUMNS, filter=pc.field("state") == "live")
-        self.clips = clips.sort_by([(name, "ascending") for name in CLIP_ORDER]).combine_chunks()
+        ordered = clips.sort_by([(name, "ascending") for name in CLIP_ORDER]).combine_chunks()
+        self.clips = next(iter(ordered.to_batches()), pa.RecordBatch.from_pylist([], ordered.schema))
         """One row per position."""
         found = None if label is None else read_label(snapshot, label)
         self._label = found
@@ -115,6 +117,17 @@ class SnapshotReader:
             chosen &= within(quality_column(self.snapshot, self.feature_sets, name, self.clips["clip_id"]), bounds)
         return np.flatnonzero(chosen)
 
+    def positions(self, clip_ids: Sequence[str]) -> Positions:
+        """Where these clips stand, in their order.
+
+        Raises:
+            KeyError: one is no live clip of the snapshot.
+        """
+        found = pc.index_in(pa.array(clip_ids, pa.string()), value_set=self.clips["clip_id"])
+        if found.null_count:
+            raise KeyError(f"{found.null_count} of the clips are not in snapshot {self.snapshot.id}")
+        return found.to_numpy().astype(np.int64)
+
     def load(self, selection: Selection = EVERYTHING) -> ClipDataset:
         """All selected clips in memory, ordered by corpus, video and segment."""
         return self.read(self.select(selection))
@@ -123,6 +136,13 @@ class SnapshotReader:
         """All selected clips in the order of the files, at most ``clips`` at a time and within a bounded memory."""
         for positions in self.parts(self.storage_order(self.select(selection)), clips):
             yield self.read(positions)
+
+    def rows(self, selection: Selection = EVERYTHING, *, clips: int = CHUNK_CLIPS) -> pa.RecordBatchReader:
+        """As :meth:`chunks`, as Arrow rows: one per clip, with its label, its frames and its per-clip values."""
+        schema = row_schema(self.clips.schema, self.feature_sets, self.classes)
+        parts = self.parts(self.storage_order(self.select(selection)), clips)
+        batches = (to_rows(self.clips.take(pa.array(positions)), self.read(positions), schema) for positions in parts)
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
     def epochs(
         self,

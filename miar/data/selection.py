@@ -38,7 +38,7 @@ class Selection:
         return self.labelled or self.label_range is not None or self.classes is not None
 
 
-def among(column: pa.ChunkedArray, wanted: Sequence[str] | None) -> NDArray[np.bool_]:
+def among(column: pa.Array, wanted: Sequence[str] | None) -> NDArray[np.bool_]:
     """(N,) whether each value is one of ``wanted``; all are where there is no such condition."""
     if wanted is None:
         return np.ones(len(column), np.bool_)

@@ -145,6 +145,23 @@ def test_parts_are_bounded_in_values_too(made: Snapshot, monkeypatch: pytest.Mon
         assert len(chunk) == 1 or sum(data.sequences.values.size for data in chunk.modalities.values()) <= 60
 
 
+@pytest.mark.parametrize("label", ["sentiment", "mood", None])
+def test_rows_hold_everything(made: Snapshot, frame: pd.DataFrame, label: str | None) -> None:
+    reader = SnapshotReader(made, label=label)
+    rows = {row["clip_id"]: row for batch in reader.rows(clips=8) for row in batch.to_pylist()}
+    assert set(rows) == set(frame.clip_id)
+    for _, expected in frame.iterrows():
+        row = rows[expected.clip_id]
+        assert row["corpus_id"] == expected.corpus_id
+        assert row["label"] == (None if label is None or pd.isna(expected[label]) else expected[label])
+        for modality, width in WIDTHS.items():
+            values = np.asarray(row[modality] or [], np.float32).reshape(-1, width)
+            np.testing.assert_array_equal(values, sequence(expected, modality))
+        loud = np.float32("nan") if row["audio_loud_mean"] is None else np.float32(row["audio_loud_mean"])
+        np.testing.assert_array_equal(loud, np.float32(expected.loud_mean))
+    assert reader.rows(Selection(splits=["none"])).read_all().num_rows == 0
+
+
 @pytest.mark.parametrize(
     ("label", "wanted", "message"),
     [

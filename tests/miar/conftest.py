@@ -1,6 +1,5 @@
 """A store whose feature tables hold the same clips in different orders, in many small files and row groups."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,21 @@ QUALITY = {TEXT: "quality_tokens", AUDIO: "quality_voiced_share", FACE: "quality
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Row groups of a few clips, so that a handful of clips takes many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage.shards, "ROW_GROUP_BYTES", 500)
-        return made_snapshot(tmp_path_factory.mktemp("reading") / "store")
+        return fill(Store.create(tmp_path_factory.mktemp("made") / "store"))
 
 
-def made_snapshot(folder: Path, clips: int = 60, files: int = 5, seed: int = 0) -> Snapshot:
+@pytest.fixture(scope="session")
+def made(made_store: Store) -> Snapshot:
+    """Clips, labels and features of :func:`made_store`; scores may come and go beside it."""
+    return made_store.snapshots.take()
+
+
+def fill(store: Store, clips: int = 60, files: int = 5, seed: int = 0) -> Store:
     draw = np.random.default_rng(seed)
-    store = Store.create(folder)
     ids = [f"c{index:04d}" for index in draw.permutation(clips)]
     _merge(store, CLIPS, [_clip(draw, index, one) for index, one in enumerate(ids)])
     values = [
@@ -39,7 +43,7 @@ def made_snapshot(folder: Path, clips: int = 60, files: int = 5, seed: int = 0) 
         step = -(-len(held) // files)
         parts = [held[start : start + step] for start in range(0, len(held), step)]
         _fill(store, table, [held[::-1][start::files] for start in range(files)] if table == FACE else parts, draw)
-    return store.snapshots.take()
+    return store
 
 
 def _clip(draw: np.random.Generator, index: int, clip_id: str) -> dict[str, Any]:
