@@ -129,12 +129,13 @@ def _write(folder: Path, rows: FeatureRows) -> Iterator[tuple[Path, str]]:
         done = 0
         for positions in _in_order(index, rows.width):
             data = rows.read(positions)
-            starts[positions] = data.sequences.starts + done
+            flat, offsets = data.sequences.joined()
+            starts[positions] = offsets[:-1] + done
             available[positions] = data.available
             if data.summary is not None:
                 parts.append((positions, data.summary))
-            done += len(data.sequences.values)
-            yield data.sequences.values.data.cast("B") if data.sequences.values.size else b""
+            done += len(flat)
+            yield flat.data.cast("B") if flat.size else b""
 
     yield folder / "values.npy", _write_file(folder / "values.npy", values())
     arrays = {

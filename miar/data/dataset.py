@@ -90,9 +90,11 @@ class ModalityData:
     @classmethod
     def from_values(cls, sequences: Ragged, summary: NDArray[np.float32] | None = None) -> "ModalityData":
         """Available is a clip with at least one finite value; frames that are all NaN are no modality."""
-        known = np.isfinite(sequences.values).any(axis=1)
-        so_far = np.concatenate([[0], np.cumsum(known)])
-        available = so_far[sequences.starts + sequences.lengths] > so_far[sequences.starts]
+        available = np.zeros(len(sequences), np.bool_)
+        filled = np.flatnonzero(sequences.lengths)
+        available[filled] = np.isfinite(sequences.values[sequences.starts[filled]]).any(axis=1)
+        for index in filled[~available[filled]].tolist():  # few: mostly the first frame tells
+            available[index] = np.isfinite(sequences[index]).any()
         if summary is not None:
             available |= np.isfinite(summary).any(axis=1)
         return cls(sequences, available, summary)

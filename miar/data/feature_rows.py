@@ -69,32 +69,38 @@ class FeatureRows:
         self._start_holding()
 
     def read(self, positions: NDArray[np.int64]) -> ModalityData:
-        """The features of the clips at ``positions``; frames stand in the order of the table's rows."""
+        """The features of the clips at ``positions``."""
         chosen = self.index.storage_order(positions)
-        table = self._rows(self.index.row[positions[chosen]])
-        starts, lengths = np.zeros(len(positions), np.int64), np.zeros(len(positions), np.int64)
+        table, places = self._rows(self.index.row[positions[chosen]])
         frames = pc.fill_null(pc.list_value_length(table["values"]), 0).to_numpy().astype(np.int64) // self.width
-        starts[chosen], lengths[chosen] = np.cumsum(frames) - frames, frames
+        starts, lengths = np.zeros(len(positions), np.int64), np.zeros(len(positions), np.int64)
+        starts[chosen], lengths[chosen] = (np.cumsum(frames) - frames)[places], frames[places]
         sequences = Ragged(_flat(table["values"]).reshape(-1, self.width), starts, lengths)
         summary = None
         if self.summary_columns:
             summary = np.full((len(positions), len(self.summary_columns)), np.nan, np.float32)
             for column, name in enumerate(self.summary_columns):
-                summary[chosen, column] = table[name].to_numpy()
+                summary[chosen, column] = table[name].to_numpy()[places]
         return ModalityData.from_values(sequences, summary)
 
-    def _rows(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Rows by their ascending numbers; a row group of which all are asked for is not copied."""
+    def _rows(self, rows: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
+        """A table that holds the rows of these ascending numbers, and where in it each stands.
+
+        A row group is copied only where most of it is not asked for.
+        """
         starts = self.index.group_starts
         groups, first = np.unique(np.searchsorted(starts, rows, side="right") - 1, return_index=True)
         tables = self._load(groups.tolist())
-        parts = []
+        parts, places, before = [], [rows[:0]], 0
         for group, start, end in zip(groups.tolist(), first, np.append(first, len(rows))[1:], strict=True):
             part, wanted = tables[group], rows[start:end] - starts[group]
-            whole = np.array_equal(wanted, np.arange(part.num_rows))
-            parts.append(part if whole else part.take(pa.array(wanted)))
+            if 2 * len(wanted) < part.num_rows:
+                part, wanted = part.take(pa.array(wanted)), np.arange(len(wanted))
+            parts.append(part)
+            places.append(wanted + before)
+            before += part.num_rows
         empty = pa.schema([self._dataset.schema.field(name) for name in self._columns]).empty_table()
-        return pa.concat_tables([empty, *parts])
+        return pa.concat_tables([empty, *parts]), np.concatenate(places)
 
     @property
     def _columns(self) -> list[str]:
