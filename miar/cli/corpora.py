@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from miar.cli.console import counted, print_json, progress, say, table, warn
 from miar.cli.console import out as console
-from miar.cli.console import print_json, progress, say, table, warn
 from miar.cli.engine import run_flow
 from miar.cli.options import JsonOption
 
@@ -104,4 +104,4 @@ def _show_quality(evaluation: dict[str, Any]) -> None:
         if name.count("+") < 2 or name.startswith("ridge"):
             label = name if " " in name else f"MIAR from {name}"
             rows.append({"system": label, "r": metrics["corr"], "MAE": metrics["mae"]})
-    table(f"On the {evaluation['split']} speakers", rows)
+    table(f"On the {evaluation['split']} speakers ({counted(evaluation['overall']['n'], 'clip')})", rows)

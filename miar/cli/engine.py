@@ -21,6 +21,9 @@ def run_flow(name: str, **parameters: Any) -> Any:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     # Prefect lets the flow finish its shards, then sends SIGTERM again: leave in order, so that its server is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    from flows.local import start_server
+
     flow = getattr(import_module(f"flows.{name}"), name)
+    start_server()
     with progress():
         return flow(**parameters)

@@ -19,6 +19,7 @@ import pebble
 
 from miar.features.contract import Extraction, FeatureSet, Status
 from miar.features.runner import ShardRequest, extract_shard, initialise_worker
+from miar.pipeline.interrupts import children_deaf_to_ctrl_c
 from miar.pipeline.rows import feature_rows, feature_spec
 from miar.pipeline.shards import Job, Shard, ShardOutcome
 from storage import Store
@@ -43,7 +44,7 @@ class ExtractionPool:
         self.a_free_worker = threading.Semaphore(workers)
         self._pool = pebble.ProcessPool(
             max_workers=workers,
-            initializer=_prepare_worker,
+            initializer=initialise_worker,
             initargs=(1 if workers > 1 else os.cpu_count() or 1,),
             # A forked child would inherit locks that threads of the parent hold.
             context=multiprocessing.get_context("spawn"),
@@ -56,7 +57,9 @@ class ExtractionPool:
             OSError, StoreError: the store cannot be written; that is no clip's fault.
         """
         try:
-            future = self._pool.schedule(_work, args=(self._job_path, shard), timeout=self._timeout_s)
+            # The first call starts the workers.
+            with children_deaf_to_ctrl_c():
+                future = self._pool.schedule(_work, args=(self._job_path, shard), timeout=self._timeout_s)
             return [future.result()]
         except pebble.ProcessExpired as error:
             return self._take_apart(shard, "WorkerCrashed", _crash_message(error))
@@ -151,9 +154,3 @@ def _crash_message(error: pebble.ProcessExpired) -> str:
     if code is not None and code < 0:
         return f"native code crashed with {signal.Signals(-code).name} on this clip"
     return f"the worker process ended with exit code {code} on this clip"
-
-
-def _prepare_worker(threads: int) -> None:
-    """In a fresh worker process: share the cores out, and leave Ctrl-C, which reaches the whole group, alone."""
-    initialise_worker(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

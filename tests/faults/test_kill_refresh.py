@@ -29,7 +29,9 @@ def _start(corpus: Path, store: Path) -> subprocess.Popen:
         "execution: {workers: 2, shard_seconds: 1}\nextractors: [{extractor: opensmile}, {extractor: mediapipe}]\n"
     )
     command = [sys.executable, "-m", "miar.cli", "refresh", str(corpus), "--store", str(store), "--config", str(config)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def _wait_for(condition, process: subprocess.Popen, seconds: float = 300) -> bool:
@@ -83,20 +85,32 @@ def test_a_worker_process_that_dies_costs_nothing(corpus: Path, tmp_path: Path):
         assert len(live_rows(store, table)) == 24
 
 
-def test_sigterm_finishes_the_shards_in_hand(corpus: Path, tmp_path: Path):
+def test_asked_to_stop_it_finishes_the_shards_in_hand(corpus: Path, tmp_path: Path):
     store = tmp_path / "store"
     process = _start(corpus, store)
     assert _wait_for(lambda: len(_shards(store)) >= 1, process), process.stderr.read()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=600)
-    committed = {row["clip_id"] for row in live_rows(store, feature_tables(store)["opensmile"])}
-    staged = sum(1 for _ in store.glob("features/opensmile/*/*.parquet"))
-    assert committed
-    assert staged
+    after_sigterm = _committed(store)
+    assert after_sigterm
+    # A terminal sends Ctrl-C to every process of the command, Prefect's server and the workers among them.
+    process = _start(corpus, store)
+    begun = len(_shards(store))
+    assert _wait_for(lambda: len(_shards(store)) > begun, process), process.stderr.read()
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].endswith("the same command goes on from there")
+    assert after_sigterm < _committed(store)
     again = _start(corpus, store)
     _, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
     assert_each_clip_once(store, ("opensmile", "mediapipe"))
+
+
+def _committed(store: Path) -> set[str]:
+    return {row["clip_id"] for row in live_rows(store, feature_tables(store)["opensmile"])}
 
 
 def _is_extracting(process: psutil.Process) -> bool:
