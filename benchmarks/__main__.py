@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SHORT = ("extraction", "store", "scoring", "planning")
+SHORT = ("extraction", "store", "reading", "scoring", "planning")
 LONG = ("demo_quality",)
 
 

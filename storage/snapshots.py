@@ -102,7 +102,7 @@ class Snapshot:
             StoreError: the snapshot has no such table.
         """
         names = list(columns) if columns is not None else None
-        return self._dataset(table_name).to_table(columns=names, filter=filter)
+        return self.dataset(table_name).to_table(columns=names, filter=filter)
 
     def batches(
         self,
@@ -117,7 +117,7 @@ class Snapshot:
             StoreError: the snapshot has no such table.
         """
         names = list(columns) if columns is not None else None
-        return scan(self._dataset(table_name), names, filter, batch_size)
+        return scan(self.dataset(table_name), names, filter, batch_size)
 
     def verify(self) -> None:
         """Compare every file with its checksum, however long that takes.
@@ -149,7 +149,12 @@ class Snapshot:
                 f"snapshot {self.id} cannot be read: {path} is not the file it was; restore it, or take a new snapshot"
             )
 
-    def _dataset(self, table_name: str) -> ds.Dataset:
+    def dataset(self, table_name: str) -> ds.Dataset:
+        """The pinned files of a table, always in the same order, for whatever reads Arrow datasets.
+
+        Raises:
+            StoreError: the snapshot has no such table.
+        """
         if table_name not in self._tables:
             known = ", ".join(self.tables()) or "none"
             raise StoreError(f"snapshot {self.id} has no table {table_name}; it has: {known}")
