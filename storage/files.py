@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -19,7 +20,10 @@ from filelock import FileLock, Timeout
 from storage.errors import StoreError
 
 LOCKS = "_locks"
+DRAFT_SUFFIX = ".tmp"
+"""Of small files that are being written; one that is old was left by a process that died."""
 _LOCK_POLL_S = 0.005
+_BLOCK_BYTES = 2**20
 
 
 def local_root(uri: str | os.PathLike[str]) -> str:
@@ -62,8 +66,12 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def modified_ns(self, name: str) -> int:
-        return os.stat(self.path(name)).st_mtime_ns
+    def modified_ns(self, name: str) -> int | None:
+        """Nanoseconds since 1970; ``None`` where there is no such file."""
+        try:
+            return os.stat(self.path(name)).st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def entries(self, folder: str) -> list[str]:
         """Names directly in ``folder``, sorted; none where there is no such folder."""
@@ -72,20 +80,38 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def tree(self, folder: str) -> list[str]:
+        """Names of all files below ``folder``, relative to the root, sorted."""
+        found = [os.path.join(top, name) for top, _, names in os.walk(self.path(folder)) for name in names]
+        return sorted(os.path.relpath(path, self.root).replace(os.sep, "/") for path in found)
+
     def read(self, name: str) -> str:
         with open(self.path(name), encoding="utf-8") as file:
             return file.read()
 
-    def write(self, name: str, text: str) -> None:
-        """Write or replace a small file at once: a reader sees the old text or the new one."""
+    def write(self, name: str, text: str, *, durable: bool = True) -> None:
+        """Write or replace a small file at once: a reader sees the old text or the new one.
+
+        Not ``durable``: it may be lost or empty after a power cut, and costs no wait for the disk.
+        """
         with _one_line(self.path(name)):
             self.make_parent(name)
-            draft = f"{self.path(name)}.{uuid.uuid4().hex}.tmp"
+            draft = f"{self.path(name)}.{uuid.uuid4().hex}{DRAFT_SUFFIX}"
             with open(draft, "w", encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(draft, self.path(name))
+
+    def create(self, name: str, text: str) -> bool:
+        """As :meth:`write`, unless the name is taken. Returns whether it was free: of several at once, one wins."""
+        draft = f"{name}.{uuid.uuid4().hex}{DRAFT_SUFFIX}"
+        with _one_line(self.path(name)):
+            self.write(draft, text)
+            created = self.publish(draft, name)
+            self.remove(draft)
+        return created
 
     def make_parent(self, name: str) -> None:
         with _one_line(self.path(name)):
@@ -123,6 +149,14 @@ class LocalFiles:
     def sha256(self, name: str) -> str:
         with open(self.path(name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def crc32(self, name: str) -> int:
+        """As strong as a page's own checksum, and many times as fast as decoding the pages."""
+        found = 0
+        with open(self.path(name), "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                found = zlib.crc32(block, found)
+        return found
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout_s: float, taken: str) -> Iterator[None]:

@@ -117,10 +117,19 @@ def slices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
 
 
 def read_batches(files: LocalFiles, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
-    """Every row of one file of the table, in order, with page checksums verified."""
-    rows = BATCH_ROWS if spec.n_columns is not None else SLICE_ROWS
+    """Every row of one file of the table, in order, with page checksums verified and null in columns it lacks."""
+    rows = BATCH_ROWS if any(pa.types.is_list(field.type) for field in spec.schema) else SLICE_ROWS
     with pq.ParquetFile(files.path(f"{spec.name}/{name}"), page_checksum_verification=True) as file:
-        yield from file.iter_batches(batch_size=rows)
+        for batch in file.iter_batches(batch_size=rows):
+            yield _completed(batch, spec.schema)
+
+
+def _completed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    if batch.schema.names == schema.names:
+        return batch
+    names = set(batch.schema.names)
+    columns = [batch[field.name] if field.name in names else pa.nulls(len(batch), field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def select(
@@ -141,11 +150,11 @@ def read_keys(files: LocalFiles, spec: TableSpec, name: str) -> pa.Table:
         StoreError: naming the file and what is wrong with it.
     """
     origin = f"{spec.name}/{name}"
-    with _readable(files, origin):
-        found = pq.read_schema(files.path(origin)).remove_metadata()
+    with _readable(files, origin), pq.ParquetFile(files.path(origin)) as file:
+        found = file.schema_arrow.remove_metadata()
         if not found.equals(spec.schema):
             raise StoreError(f"{origin} cannot be registered: {_schema_problem(found, spec.schema)}")
-        keys = pq.ParquetFile(files.path(origin)).read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
+        keys = file.read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
     check_keys(keys, spec, origin)
     return pa.table({"id": identity(keys, spec.key), INPUT_HASH: keys[INPUT_HASH]})
 

@@ -1,19 +1,19 @@
 """The store: a folder of Delta tables, its format version, its locks and its snapshots."""
 
-import json
+import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from storage import log
+from storage import log, migrations
 from storage.catalog import SnapshotCatalog
 from storage.commits import STAGING
 from storage.errors import StoreError
 from storage.files import LocalFiles, local_root
+from storage.migrations import FORMAT_FILE, FORMAT_VERSION, StoreFormat
 from storage.schema import TableSpec, check_name
 from storage.table import KeyedTable
 
-FORMAT_FILE = "miar-store.json"
-FORMAT_VERSION = 1
 _FEATURES = "features"
 _GUARD_TIMEOUT_S = 120.0
 
@@ -25,14 +25,15 @@ class Store:
     open, so each process opens its own.
     """
 
-    def __init__(self, files: LocalFiles) -> None:
+    def __init__(self, files: LocalFiles, format: StoreFormat) -> None:
         self.uri = files.root
         self._files = files
+        self._format = format
         self.snapshots = SnapshotCatalog(files, self._guard, self.feature_tables)
 
     @staticmethod
     def create(uri: str | os.PathLike[str]) -> "Store":
-        """Make a store in an empty or new folder; a store that is already there is opened.
+        """Make a store in an empty or new folder; a store that is already there is opened and brought forward.
 
         Raises:
             StoreError: the folder holds other things, cannot be written, or is a store of a newer version.
@@ -44,12 +45,16 @@ class Store:
                 raise StoreError(f"{files.root} is a file, not a folder; name an empty or new folder")
             if others:
                 raise StoreError(f"{files.root} holds other things and is no store; name an empty or new folder")
-            files.write(FORMAT_FILE, json.dumps({"format": "miar-store", "version": FORMAT_VERSION}) + "\n")
-        return Store.open(uri)
+            migrations.start(files)
+        store = Store.open(uri)
+        if store.format_version < FORMAT_VERSION:
+            with store._guard():
+                pass
+        return store
 
     @staticmethod
     def open(uri: str | os.PathLike[str]) -> "Store":
-        """Open a store.
+        """Open a store, of this format or an older one; the first write brings an older one forward.
 
         Raises:
             StoreError: there is none, it was written by a newer version, or it is not in a local folder.
@@ -57,16 +62,7 @@ class Store:
         files = LocalFiles(local_root(uri))
         if files.size(FORMAT_FILE) is None:
             raise StoreError(f"{files.root} is not a store: it has no {FORMAT_FILE}; check the path")
-        try:
-            version = int(json.loads(files.read(FORMAT_FILE))["version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{files.path(FORMAT_FILE)} cannot be read; restore it from a backup") from error
-        if version > FORMAT_VERSION:
-            raise StoreError(
-                f"{files.root} was written by a newer version (format {version},"
-                f" this one reads {FORMAT_VERSION}); upgrade miar"
-            )
-        return Store(files)
+        return Store(files, migrations.read_format(files))
 
     @staticmethod
     def open_or_create(uri: str | os.PathLike[str]) -> "Store":
@@ -76,6 +72,16 @@ class Store:
             StoreError: as :meth:`create`.
         """
         return Store.create(uri)
+
+    @property
+    def format_version(self) -> int:
+        """The format that the store is written in; the first write brings an older one forward."""
+        return self._format.version
+
+    @property
+    def id(self) -> str | None:
+        """Random, and the store's own wherever it is moved; ``None`` while its format is older than 2."""
+        return self._format.id
 
     def table(self, spec: TableSpec) -> KeyedTable:
         """A handle on a table; the table itself is made by its first commit."""
@@ -104,7 +110,11 @@ class Store:
         check_name(run_id)
         self._files.remove_tree(f"{STAGING}/{run_id}")
 
-    def _guard(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
         """Held for the moment of a commit, and while a snapshot reads all tables' versions."""
         taken = f"another commit has held {self.uri} for {_GUARD_TIMEOUT_S:.0f} s; look for a stopped process"
-        return self._files.lock("commit", _GUARD_TIMEOUT_S, taken)
+        with self._files.lock("commit", _GUARD_TIMEOUT_S, taken):
+            if self._format.version < FORMAT_VERSION:
+                self._format = migrations.bring_forward(self._files)
+            yield

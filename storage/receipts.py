@@ -1,0 +1,67 @@
+"""Receipts: who writes a shard has checked its rows, and notes the checksum of the file that came of them.
+
+Notable: whoever registers a file of that size and checksum registers the very rows that were checked, and need not
+decode them all to know so; without a receipt, or with another checksum, the file is read from end to end. A receipt
+also says that a shard is in hand: maintenance leaves it alone while the receipt is young.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from storage.files import LocalFiles
+from storage.schema import TableSpec
+
+FOLDER = "_receipts"
+IN_HAND_NS = 24 * 3600 * 10**9
+"""A shard is registered within moments of being staged; one that still waits after this was left by a dead run."""
+
+
+def claim(files: LocalFiles, spec: TableSpec, shard: str) -> None:
+    """Say that a shard which stands in the folder is about to be registered, before it has been looked at."""
+    files.write(_path(spec.name, shard), "{}\n", durable=False)
+
+
+def write(files: LocalFiles, spec: TableSpec, shard: str, path: str) -> None:
+    """Note that the file at ``path``, which is or will be the shard, holds rows that were checked."""
+    files.write(_path(spec.name, shard), json.dumps(_receipt(files, spec, path)) + "\n", durable=False)
+
+
+def vouches(files: LocalFiles, spec: TableSpec, shard: str) -> bool:
+    """Whether the shard's rows were checked against this spec and its file is byte for byte what was written then."""
+    try:
+        noted = json.loads(files.read(_path(spec.name, shard)))
+    except (OSError, ValueError):
+        return False
+    return noted == _receipt(files, spec, f"{spec.name}/{shard}")
+
+
+def drop(files: LocalFiles, spec: TableSpec, shards: Iterable[str]) -> None:
+    """The shards are live, or gone."""
+    for shard in shards:
+        files.remove(_path(spec.name, shard))
+
+
+def in_hand(files: LocalFiles, table: str) -> set[str]:
+    """Shards that a running job may be about to register."""
+    young = time.time_ns() - IN_HAND_NS
+    folder = f"{FOLDER}/{table}"
+    return {
+        entry.removesuffix(".json")
+        for entry in files.entries(folder)
+        if entry.endswith(".json") and (files.modified_ns(f"{folder}/{entry}") or young) > young
+    }
+
+
+def _path(table: str, shard: str) -> str:
+    return f"{FOLDER}/{table}/{shard}.json"
+
+
+def _receipt(files: LocalFiles, spec: TableSpec, path: str) -> dict[str, Any]:
+    return {
+        "size": files.size(path),
+        "crc32": files.crc32(path),
+        "n_columns": spec.n_columns,
+        "pooled_dim": spec.pooled_dim,
+    }
