@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import uuid
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -23,7 +22,6 @@ LOCKS = "_locks"
 DRAFT_SUFFIX = ".tmp"
 """Of small files that are being written; one that is old was left by a process that died."""
 _LOCK_POLL_S = 0.005
-_BLOCK_BYTES = 2**20
 
 
 def local_root(uri: str | os.PathLike[str]) -> str:
@@ -149,14 +147,6 @@ class LocalFiles:
     def sha256(self, name: str) -> str:
         with open(self.path(name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def crc32(self, name: str) -> int:
-        """As strong as a page's own checksum, and many times as fast as decoding the pages."""
-        found = 0
-        with open(self.path(name), "rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                found = zlib.crc32(block, found)
-        return found
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout_s: float, taken: str) -> Iterator[None]:

@@ -86,15 +86,18 @@ class History:
         return {name: named for name, named in self.files.items() if named.removed_ms is None}
 
 
-def history(files: LocalFiles, name: str) -> History:
+def history(files: LocalFiles, name: str, known: History | None = None) -> History:
     """Everything that the log of a table has said; the log is kept whole, so nothing is forgotten.
+
+    Args:
+        known: what was read before, to be brought up to date.
 
     Raises:
         StoreError: an entry cannot be read.
     """
-    found = History()
+    found = known or History()
     for entry in files.entries(f"{name}/{LOG}"):
-        if not (entry.endswith(".json") and entry[:-5].isdigit()):
+        if not (entry.endswith(".json") and entry[:-5].isdigit()) or int(entry[:-5]) <= found.version:
             continue
         found.missing += range(found.version + 1, int(entry[:-5]))
         found.version = int(entry[:-5])

@@ -1,8 +1,9 @@
-"""Receipts: who writes a shard has checked its rows, and notes the checksum of the file that came of them.
+"""Receipts: who writes a shard has checked its rows, and notes the file that came of them.
 
-Notable: whoever registers a file of that size and checksum registers the very rows that were checked, and need not
-decode them all to know so; without a receipt, or with another checksum, the file is read from end to end. A receipt
-also says that a shard is in hand: maintenance leaves it alone while the receipt is young.
+Notable: a file of that size and modification time is what its writer left, as it is for a snapshot; whoever registers
+it need not decode every page to know what was known when it was written. Without a receipt, or where either differs,
+the file is read from end to end. A receipt also says that a shard is in hand: maintenance leaves it alone while the
+receipt is young.
 """
 
 import json
@@ -24,12 +25,12 @@ def claim(files: LocalFiles, spec: TableSpec, shard: str) -> None:
 
 
 def write(files: LocalFiles, spec: TableSpec, shard: str, path: str) -> None:
-    """Note that the file at ``path``, which is or will be the shard, holds rows that were checked."""
+    """Note that the file at ``path``, which is the shard or will be renamed to it, holds rows that were checked."""
     files.write(_path(spec.name, shard), json.dumps(_receipt(files, spec, path)) + "\n", durable=False)
 
 
 def vouches(files: LocalFiles, spec: TableSpec, shard: str) -> bool:
-    """Whether the shard's rows were checked against this spec and its file is byte for byte what was written then."""
+    """Whether the shard's rows were checked against this spec and its file was not touched since."""
     try:
         noted = json.loads(files.read(_path(spec.name, shard)))
     except (OSError, ValueError):
@@ -61,7 +62,7 @@ def _path(table: str, shard: str) -> str:
 def _receipt(files: LocalFiles, spec: TableSpec, path: str) -> dict[str, Any]:
     return {
         "size": files.size(path),
-        "crc32": files.crc32(path),
+        "modified_ns": files.modified_ns(path),
         "n_columns": spec.n_columns,
         "pooled_dim": spec.pooled_dim,
     }

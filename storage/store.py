@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager
 from storage import log, migrations
 from storage.catalog import SnapshotCatalog
 from storage.commits import STAGING
+from storage.compaction import TARGET_BYTES
 from storage.errors import StoreError
 from storage.files import LocalFiles, local_root
+from storage.inventory import feature_folders
+from storage.maintenance import RETENTION_DAYS, MaintenanceReport, maintain
 from storage.migrations import FORMAT_FILE, FORMAT_VERSION, StoreFormat
 from storage.schema import TableSpec, check_name
 from storage.table import KeyedTable
 
-_FEATURES = "features"
 _GUARD_TIMEOUT_S = 120.0
 
 
@@ -89,12 +91,7 @@ class Store:
 
     def feature_tables(self) -> list[str]:
         """Names of the feature tables that have had a commit, sorted."""
-        names = [
-            f"{_FEATURES}/{extractor}/{config_hash}"
-            for extractor in self._files.entries(_FEATURES)
-            for config_hash in self._files.entries(f"{_FEATURES}/{extractor}")
-        ]
-        return [name for name in names if log.exists(self._files, name)]
+        return [name for name in feature_folders(self._files) if log.exists(self._files, name)]
 
     def lock(self, name: str, *, timeout_s: float = 0) -> AbstractContextManager[None]:
         """Keep a second ``name`` from running on this store. The lock goes when this process does.
@@ -104,6 +101,31 @@ class Store:
         """
         taken = f"another {name} is running on {self.uri}; wait until it has ended"
         return self._files.lock(f"run {name}", timeout_s, taken)
+
+    def maintain(
+        self, *, target_bytes: int = TARGET_BYTES, retention_days: float = RETENTION_DAYS, dry_run: bool = False
+    ) -> MaintenanceReport:
+        """Merge small files, write checkpoints, and remove what nothing needs any more. Work may go on meanwhile.
+
+        Args:
+            target_bytes: size of merged files on disk.
+            retention_days: what was replaced or left behind within so many days stays, for those who still read it.
+            dry_run: only look.
+
+        Raises:
+            StoreError: another maintenance is running, or a snapshot or a log cannot be read.
+        """
+        if retention_days < 0 or target_bytes <= 0:
+            raise StoreError("the retention cannot be negative, and the target size must be larger than 0")
+        with self.lock("maintenance"):
+            return maintain(
+                self._files,
+                self._guard,
+                self.snapshots,
+                target_bytes=target_bytes,
+                retention_s=retention_days * 86400,
+                dry_run=dry_run,
+            )
 
     def clear_staging(self, run_id: str) -> None:
         """Remove what a dead run left half written; the shards that it finished stand in their tables."""
