@@ -20,6 +20,8 @@ from storage.schema import CLIPS, FEATURE_SETS, LABELS
 from storage.snapshots import PinnedFile, PinnedTable, Record, Snapshot, SnapshotInfo
 
 FOLDER = "_snapshots"
+NOW = "now"
+"""In place of a snapshot's name: the tables as they are."""
 ID_HEX_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
@@ -46,7 +48,7 @@ class SnapshotCatalog:
         Raises:
             StoreError: the name is taken by other content, or cannot be one.
         """
-        if name is not None and (not _NAME.fullmatch(name) or _ID.fullmatch(name)):
+        if name is not None and (not _NAME.fullmatch(name) or _ID.fullmatch(name) or name == NOW):
             raise StoreError(f"{name!r} cannot name a snapshot: use up to 100 letters, digits, '.', '_' and '-'")
         with self.lock():
             with self._guard():
@@ -100,7 +102,7 @@ class SnapshotCatalog:
             )
             for table, delta in seen.items()
         }
-        return Snapshot(self._files, Record("now", 0, (), datetime.now(UTC).isoformat(), (), tables))
+        return Snapshot(self._files, Record(NOW, 0, (), datetime.now(UTC).isoformat(), (), tables))
 
     def list(self) -> list[SnapshotInfo]:
         """All snapshots, in the order they were taken."""

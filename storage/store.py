@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from storage import log, migrations
-from storage.catalog import SnapshotCatalog
+from storage.catalog import NOW, SnapshotCatalog
 from storage.commits import STAGING
 from storage.compaction import TARGET_BYTES
+from storage.diff import Diff, diff
 from storage.errors import StoreError
 from storage.files import LocalFiles, local_root
 from storage.inventory import feature_folders
@@ -126,6 +127,15 @@ class Store:
                 retention_s=retention_days * 86400,
                 dry_run=dry_run,
             )
+
+    def diff(self, old: str, new: str = NOW) -> Diff:
+        """What differs between two snapshots, given by id or name; :data:`NOW` stands for the tables as they are.
+
+        Raises:
+            StoreError: there is no such snapshot, or a file of it is gone or changed.
+        """
+        views = [self.snapshots.current() if name == NOW else self.snapshots.open(name) for name in (old, new)]
+        return diff(*views)
 
     def clear_staging(self, run_id: str) -> None:
         """Remove what a dead run left half written; the shards that it finished stand in their tables."""
