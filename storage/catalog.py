@@ -196,10 +196,18 @@ class SnapshotCatalog:
         Raises:
             StoreError: naming one that cannot be read.
         """
-        names = [name for name in self._files.entries(FOLDER) if name.endswith(".json")]
-        return sorted((self._load(name) for name in names), key=lambda record: record.number)
+        return sorted((self.load(name) for name in self.record_files()), key=lambda record: record.number)
 
-    def _load(self, name: str) -> Record:
+    def record_files(self) -> Sequence[str]:
+        """Names within ``_snapshots/``."""
+        return [name for name in self._files.entries(FOLDER) if name.endswith(".json")]
+
+    def load(self, name: str) -> Record:
+        """The record in one of :meth:`record_files`.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
         try:
             tree = json.loads(self._files.read(f"{FOLDER}/{name}"))
             tables = {

@@ -44,16 +44,16 @@ def descriptor_spec(descriptor: Mapping[str, Any]) -> TableSpec:
     )
 
 
-def specs(files: LocalFiles, described: Sequence[Mapping[str, Any]]) -> list[TableSpec]:
-    """The specs of all tables that have had a commit; of a feature table that nobody described, what its log says.
+def committed_tables(files: LocalFiles) -> list[str]:
+    """Names of all tables that have had a commit."""
+    return [name for name in table_folders(files) if log.exists(files, name)]
+
+
+def spec_of(files: LocalFiles, name: str, described: Sequence[Mapping[str, Any]]) -> TableSpec:
+    """What a table must look like; of a feature table that nobody described, what its log says.
 
     Raises:
         DeltaError: the log of a feature table without a descriptor cannot be read.
     """
     known = {spec.name: spec for spec in (*PLAIN_TABLES, *map(descriptor_spec, described))}
-    names = [name for name in table_folders(files) if log.exists(files, name)]
-    return [known.get(name) or _undescribed(files, name) for name in names]
-
-
-def _undescribed(files: LocalFiles, name: str) -> TableSpec:
-    return TableSpec(name, pa.schema(DeltaTable(files.url(name)).schema().to_arrow()), ("clip_id",))
+    return known.get(name) or TableSpec(name, pa.schema(DeltaTable(files.url(name)).schema().to_arrow()), ("clip_id",))

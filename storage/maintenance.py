@@ -70,12 +70,13 @@ def maintain(
         StoreError: a snapshot or a log cannot be read; nothing is removed then.
     """
     report = MaintenanceReport(dry_run)
-    for spec in inventory.specs(files, inventory.descriptors(files)):
+    for name in inventory.committed_tables(files):
         try:
+            spec = inventory.spec_of(files, name, inventory.descriptors(files))
             report.tables.append(_care(files, guard, spec, target_bytes, dry_run))
         except (StoreError, DeltaError, pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())
-            report.problems.append(f"{spec.name} was left as it is: {reason}; `miar verify {files.root}` says more")
+            report.problems.append(f"{name} was left as it is: {reason}; `miar verify {files.root}` says more")
     vacuum = Vacuum(files, guard, catalog, retention_s=retention_s)
     report.removed = vacuum.find() if dry_run else vacuum.remove()
     return report

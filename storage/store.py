@@ -12,11 +12,13 @@ from storage.compaction import TARGET_BYTES
 from storage.diff import Diff, diff
 from storage.errors import StoreError
 from storage.files import LocalFiles, local_root
+from storage.findings import Verification
 from storage.inventory import feature_folders
 from storage.maintenance import RETENTION_DAYS, MaintenanceReport, maintain
 from storage.migrations import FORMAT_FILE, FORMAT_VERSION, StoreFormat
 from storage.schema import TableSpec, check_name
 from storage.table import KeyedTable
+from storage.verify import Verifier
 
 _GUARD_TIMEOUT_S = 120.0
 
@@ -136,6 +138,18 @@ class Store:
         """
         views = [self.snapshots.current() if name == NOW else self.snapshots.open(name) for name in (old, new)]
         return diff(*views)
+
+    def verify(self, *, repair: bool = False) -> Verification:
+        """Look at every row, file, log and snapshot; with ``repair``, mend what is safe and look again.
+
+        Raises:
+            StoreError: another maintenance or repair is running, or the store cannot be written.
+        """
+        verifier = Verifier(self._files, self._guard, self.snapshots)
+        if not repair:
+            return verifier.verify()
+        with self.lock("maintenance"):
+            return verifier.repair()
 
     def clear_staging(self, run_id: str) -> None:
         """Remove what a dead run left half written; the shards that it finished stand in their tables."""
