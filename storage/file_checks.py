@@ -105,9 +105,8 @@ class TableCheck:
         if size is None:
             lost = "the next refresh makes its rows anew" if self._anew else "its rows are lost unless it is restored"
             todo = f"`--repair` takes it out of the table, so that reads work again; {lost}"
-            self._add(
-                "file missing", path, "the log names it, and it is not there", todo, partial(self._repair.drop, name)
-            )
+            what, mend = "the log names it, and it is not there", partial(self._repair.drop, name)
+            self._add("file missing", path, what, todo, mend)
             return
         try:
             if problem := self._wrong_columns(path):
@@ -159,12 +158,11 @@ class TableCheck:
         return None
 
     def _unusable(self, kind: str, name: str, what: str) -> None:
-        todo = (
-            _EXTRACT if self._anew else f"{_RESTORE}, or delete it and run this with --repair: its rows are lost then"
-        )
-        self._add(
-            kind, f"{self.spec.name}/{name}", what, todo, partial(self._repair.drop, name) if self._anew else None
-        )
+        path, mend = f"{self.spec.name}/{name}", partial(self._repair.drop, name)
+        if self._anew:
+            self._add(kind, path, what, _EXTRACT, mend)
+        else:
+            self._add(kind, path, what, f"{_RESTORE}, or delete it and repair the store: its rows are lost then")
 
     def check_orphans(self) -> None:
         """Shards that wait to be adopted: one that cannot be would stop every refresh."""

@@ -24,7 +24,7 @@ from storage.shards import read_batches
 
 
 class Repair:
-    """The mends of one table. Each is one commit, or as many as there are files; killed anywhere, it can be run again."""
+    """The mends of one table. Each is a commit for each file it touches; killed anywhere, it can be run again."""
 
     def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
         self._files = files

@@ -143,13 +143,12 @@ class Store:
         """Look at every row, file, log and snapshot; with ``repair``, mend what is safe and look again.
 
         Raises:
-            StoreError: another maintenance or repair is running, or the store cannot be written.
+            StoreError: maintenance or another verification is running, or the store cannot be written.
         """
         verifier = Verifier(self._files, self._guard, self.snapshots)
-        if not repair:
-            return verifier.verify()
+        # Maintenance could take a file away that is about to be read.
         with self.lock("maintenance"):
-            return verifier.repair()
+            return verifier.repair() if repair else verifier.verify()
 
     def clear_staging(self, run_id: str) -> None:
         """Remove what a dead run left half written; the shards that it finished stand in their tables."""

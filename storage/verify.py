@@ -1,8 +1,8 @@
 """Verification of a whole store: tables from end to end, keys across files, snapshots with their checksums.
 
-Notable: nothing is taken on trust. The log is replayed without its checkpoint, every page is read with its checksum, and
-rows are counted against what the log says. A repair is followed by another look: what is said to be mended was seen to
-be right.
+Notable: nothing is taken on trust. The log is replayed without its checkpoint, every page is read with its checksum,
+and rows are counted against what the log says. A repair is followed by another look: what is said to be mended was seen
+to be right.
 """
 
 import pyarrow as pa
