@@ -8,13 +8,14 @@ to be right.
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from storage import inventory
+from storage import inventory, log
 from storage.catalog import FOLDER, SnapshotCatalog
 from storage.commits import Guard
 from storage.errors import StoreError
 from storage.file_checks import TableCheck
 from storage.files import LocalFiles
 from storage.findings import Finding, Verification
+from storage.history import history
 from storage.key_checks import check_keys
 from storage.schema import CLIPS, FEATURE_SETS, TableSpec
 
@@ -82,7 +83,12 @@ class Verifier:
 
     def _specs(self, described: list[dict[str, object]], result: Verification) -> list[TableSpec]:
         specs: list[TableSpec] = []
-        for name in inventory.committed_tables(self._files):
+        for name in inventory.table_folders(self._files):
+            if not log.exists(self._files, name):
+                if history(self._files, name).version >= 0:
+                    what = "the first entry of the log is gone, and with it the table"
+                    result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
+                continue
             try:
                 specs.append(inventory.spec_of(self._files, name, described))
             except (DeltaError, OSError) as error:
