@@ -74,10 +74,8 @@ class Vacuum:
         leftovers += self._drafts()
         for file in leftovers:
             self._files.remove(file.path)
-        for run in self._files.entries(STAGING):
-            for folder in self._files.entries(f"{STAGING}/{run}"):
-                self._files.remove_empty(f"{STAGING}/{run}/{folder}")
-            self._files.remove_empty(f"{STAGING}/{run}")
+        for run in {file.path.split("/")[1] for file in leftovers if file.path.startswith(f"{STAGING}/")}:
+            self._files.remove_tree(f"{STAGING}/{run}")
         return [*gone, *leftovers]
 
     def _clear_table(self, table: str, pinned: set[str]) -> Iterator[Unneeded]:

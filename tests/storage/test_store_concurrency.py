@@ -13,7 +13,7 @@ from storage import commits as commits_module
 
 
 @pytest.mark.parametrize(
-    ("rounds", "n_clips"), [(4, 60), pytest.param(40, 2000, marks=pytest.mark.slow)], ids=["small", "large"]
+    ("rounds", "n_clips"), [(3, 60), pytest.param(41, 2000, marks=pytest.mark.slow)], ids=["small", "large"]
 )
 def test_eight_writers_two_readers_and_maintenance(
     store: Store, processes, tmp_path: Path, rounds: int, n_clips: int

@@ -1,5 +1,5 @@
-"""Any sequence of additions, changes, removals, failures, retries, adoptions, merged files, vacuums and snapshots against
-a plain dictionary.
+"""Any sequence of additions, changes, removals, failures, retries, adoptions, merged files, vacuums and snapshots
+against a plain dictionary.
 """
 
 import tempfile
