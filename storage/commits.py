@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from storage import log
 from storage.errors import CommitConflictError, StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.history import checkpoint_if_due
 from storage.schema import TableSpec
 from storage.shards import write_shards
@@ -47,7 +47,7 @@ class Change:
 class Committer:
     """Makes changes of one table live."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
+    def __init__(self, files: Files, spec: TableSpec, guard: Guard) -> None:
         self._files = files
         self._spec = spec
         self._guard = guard
@@ -134,7 +134,7 @@ class Committer:
         try:
             yield folder
         finally:
-            self._files.remove_tree(folder)
+            self._files.discard(folder)
 
     def _enter(
         self,
@@ -168,8 +168,7 @@ class Committer:
 
         def new_path() -> str:
             names.append(f"{uuid.uuid4().hex}.parquet")
-            self._files.make_parent(f"{folder}/{names[-1]}")
-            return self._files.path(f"{folder}/{names[-1]}")
+            return self._files.scratch(f"{folder}/{names[-1]}")
 
         write_shards(new_path, batches, self._spec, roll=roll)
         return names

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from storage import log
 from storage.commits import Committer, Guard
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.schema import TableSpec
 from storage.shards import FILE_ROWS, read_batches
 
@@ -58,7 +58,7 @@ def _packed(small: list[tuple[str, int, int]], target_bytes: int) -> Iterator[Gr
         yield Group(tuple(names), size)
 
 
-def compact(files: LocalFiles, spec: TableSpec, guard: Guard, target_bytes: int) -> int:
+def compact(files: Files, spec: TableSpec, guard: Guard, target_bytes: int) -> int:
     """Merge until no two small files of a corpus are left; returns how many files were merged into others.
 
     Raises:
@@ -75,7 +75,7 @@ def compact(files: LocalFiles, spec: TableSpec, guard: Guard, target_bytes: int)
     return merged
 
 
-def _merge(files: LocalFiles, spec: TableSpec, committer: Committer, group: Group) -> bool:
+def _merge(files: Files, spec: TableSpec, committer: Committer, group: Group) -> bool:
     def rows() -> Iterator[pa.RecordBatch]:
         for name in group.names:
             yield from read_batches(files, spec, name)

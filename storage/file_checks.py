@@ -14,12 +14,12 @@ from storage import log, receipts
 from storage.arrow import pc
 from storage.commits import Guard
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.findings import Finding
 from storage.history import CHECKPOINT_EVERY, History, Named, checkpoint_version, checkpoints, history
-from storage.repair import Repair, columns_of, row_rules
+from storage.repair import Repair, row_rules
 from storage.schema import INPUT_HASH, TableSpec
-from storage.shards import check_shard, read_batches, read_keys
+from storage.shards import check_shard, open_shard, read_batches, read_keys
 
 _RESTORE = "restore it from a backup"
 _EXTRACT = "`--repair` takes it out of the table, and the next refresh makes its rows anew"
@@ -28,7 +28,7 @@ _EXTRACT = "`--repair` takes it out of the table, and the next refresh makes its
 class TableCheck:
     """Checks one table; what it found stands in :attr:`findings`."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
+    def __init__(self, files: Files, spec: TableSpec, guard: Guard) -> None:
         self.spec = spec
         self.findings: list[Finding] = []
         self.readable: list[str] = []
@@ -146,7 +146,8 @@ class TableCheck:
             )
 
     def _wrong_columns(self, path: str) -> str | None:
-        found = columns_of(self._files, path)
+        with open_shard(self._files, path) as file:
+            found = file.schema_arrow.remove_metadata()
         required = {*self.spec.skipping_columns, *((INPUT_HASH,) if self.spec.n_columns is not None else ())}
         if lacking := sorted(required - set(found.names)):
             return f"it has no {', '.join(lacking)}"

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 
 LOG = "_delta_log"
 CHECKPOINT_EVERY = 20
@@ -21,7 +21,7 @@ CHECKPOINT_EVERY = 20
 _LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"
 
 
-def checkpoint_if_due(files: LocalFiles, name: str, committed: int) -> None:
+def checkpoint_if_due(files: Files, name: str, committed: int) -> None:
     """Write a checkpoint after every :data:`CHECKPOINT_EVERY` commits.
 
     A checkpoint only makes reading faster: the commit stands whether or not it can be written.
@@ -31,12 +31,12 @@ def checkpoint_if_due(files: LocalFiles, name: str, committed: int) -> None:
             write_checkpoint(files, name)
 
 
-def write_checkpoint(files: LocalFiles, name: str) -> None:
+def write_checkpoint(files: Files, name: str) -> None:
     """Gather the log of the newest version into one file."""
     DeltaTable(files.url(name)).create_checkpoint()
 
 
-def checkpoint_version(files: LocalFiles, name: str) -> int | None:
+def checkpoint_version(files: Files, name: str) -> int | None:
     """The version of the checkpoint that readers start from; ``None`` where there is none that can be read."""
     try:
         version = int(json.loads(files.read(f"{name}/{_LAST_CHECKPOINT}"))["version"])
@@ -45,7 +45,7 @@ def checkpoint_version(files: LocalFiles, name: str) -> int | None:
     return version if files.size(f"{name}/{_checkpoint_name(version)}") else None
 
 
-def checkpoints(files: LocalFiles, name: str) -> list[str]:
+def checkpoints(files: Files, name: str) -> list[str]:
     """Checkpoint files, oldest first, named within the table's folder."""
     return [f"{LOG}/{entry}" for entry in files.entries(f"{name}/{LOG}") if ".checkpoint." in entry]
 
@@ -54,7 +54,7 @@ def _checkpoint_name(version: int) -> str:
     return f"{LOG}/{version:020}.checkpoint.parquet"
 
 
-def drop_checkpoints(files: LocalFiles, name: str) -> None:
+def drop_checkpoints(files: Files, name: str) -> None:
     """Take all checkpoints away, so that readers replay the log itself, which is kept whole."""
     files.remove(f"{name}/{_LAST_CHECKPOINT}")
     for checkpoint in checkpoints(files, name):
@@ -86,7 +86,7 @@ class History:
         return {name: named for name, named in self.files.items() if named.removed_ms is None}
 
 
-def history(files: LocalFiles, name: str, known: History | None = None) -> History:
+def history(files: Files, name: str, known: History | None = None) -> History:
     """Everything that the log of a table has said; the log is kept whole, so nothing is forgotten.
 
     Args:
@@ -119,6 +119,6 @@ def _follow(named: dict[str, Named], action: dict[str, Any]) -> None:
         named[add["path"]] = Named(add["size"], json.loads(add.get("stats") or "{}"))
 
 
-def ever_added(files: LocalFiles, name: str) -> set[str]:
+def ever_added(files: Files, name: str) -> set[str]:
     """Every file that any version of the log has named."""
     return set(history(files, name).files)

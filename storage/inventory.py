@@ -7,14 +7,14 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from storage import log
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.schema import CLIPS, FAILURES, FEATURE_SETS, LABELS, RUNS, SCORES, TableSpec, feature_table
 
 PLAIN_TABLES = (CLIPS, LABELS, FEATURE_SETS, SCORES, RUNS, FAILURES)
 FEATURES = "features"
 
 
-def feature_folders(files: LocalFiles) -> list[str]:
+def feature_folders(files: Files) -> list[str]:
     """Folders of feature tables, sorted; one without a log holds only shards that were never registered."""
     return [
         f"{FEATURES}/{extractor}/{config_hash}"
@@ -23,12 +23,12 @@ def feature_folders(files: LocalFiles) -> list[str]:
     ]
 
 
-def table_folders(files: LocalFiles) -> list[str]:
+def table_folders(files: Files) -> list[str]:
     """Folders of all tables that anything was ever written for."""
     return [*(spec.name for spec in PLAIN_TABLES if files.entries(spec.name)), *feature_folders(files)]
 
 
-def descriptors(files: LocalFiles) -> list[dict[str, Any]]:
+def descriptors(files: Files) -> list[dict[str, Any]]:
     """The rows of ``feature_sets``."""
     return log.dataset(files, FEATURE_SETS, log.load(files, FEATURE_SETS)).to_table().to_pylist()
 
@@ -44,12 +44,12 @@ def descriptor_spec(descriptor: Mapping[str, Any]) -> TableSpec:
     )
 
 
-def committed_tables(files: LocalFiles) -> list[str]:
+def committed_tables(files: Files) -> list[str]:
     """Names of all tables that have had a commit."""
     return [name for name in table_folders(files) if log.exists(files, name)]
 
 
-def spec_of(files: LocalFiles, name: str, described: Sequence[Mapping[str, Any]]) -> TableSpec:
+def spec_of(files: Files, name: str, described: Sequence[Mapping[str, Any]]) -> TableSpec:
     """What a table must look like; of a feature table that nobody described, what its log says.
 
     Raises:

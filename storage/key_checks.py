@@ -10,22 +10,22 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage.arrow import pc
 from storage.commits import Guard
 from storage.file_checks import TableCheck
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.findings import Finding
 from storage.keys import identity
 from storage.repair import Repair
 from storage.schema import CLIPS, TableSpec
+from storage.shards import open_shard
 
 SHARE_ROWS = 2_000_000
 """Keys held in memory at once, at about 100 bytes each."""
 
 
-def check_keys(files: LocalFiles, guard: Guard, checks: Sequence[TableCheck]) -> Iterator[Finding]:
+def check_keys(files: Files, guard: Guard, checks: Sequence[TableCheck]) -> Iterator[Finding]:
     """What is wrong with the keys of the files that can be read."""
     shares = max(1, -(-max((check.rows for check in checks), default=0) // SHARE_ROWS))
     clips = next((check for check in checks if check.spec.name == CLIPS.name), None)
@@ -38,12 +38,12 @@ def check_keys(files: LocalFiles, guard: Guard, checks: Sequence[TableCheck]) ->
                 yield from _unknown(check.spec, keys, known if known is not None else pa.array([], pa.string()))
 
 
-def _keys(files: LocalFiles, check: TableCheck, share: int, shares: int) -> pa.Table:
+def _keys(files: Files, check: TableCheck, share: int, shares: int) -> pa.Table:
     """``id`` and ``file`` (its number) of one share of a table's rows."""
     parts = [pa.table({"id": pa.array([], pa.string()), "file": pa.array([], pa.int32())})]
     for number, name in enumerate(check.readable):
-        path = files.path(f"{check.spec.name}/{name}")
-        ids = identity(pq.ParquetFile(path).read(list(check.spec.key)), check.spec.key).drop_null()
+        with open_shard(files, f"{check.spec.name}/{name}") as shard:
+            ids = identity(shard.read(list(check.spec.key)), check.spec.key).drop_null()
         if shares > 1:
             ids = ids.filter(pa.array(_share_of(ids, shares) == share))
         parts.append(pa.table({"id": ids, "file": pa.repeat(pa.scalar(number, pa.int32()), len(ids))}))
@@ -54,7 +54,7 @@ def _share_of(ids: pa.ChunkedArray, shares: int) -> np.ndarray:
     return np.fromiter((zlib.crc32(id_.encode()) % shares for id_ in ids.to_pylist()), dtype=np.int64, count=len(ids))
 
 
-def _doubled(files: LocalFiles, guard: Guard, check: TableCheck, keys: pa.Table) -> Iterator[Finding]:
+def _doubled(files: Files, guard: Guard, check: TableCheck, keys: pa.Table) -> Iterator[Finding]:
     counts = pc.value_counts(keys["id"])
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     if not len(twice):

@@ -23,7 +23,7 @@ from deltalake.transaction import (
 )
 
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.history import LOG
 from storage.schema import INPUT_HASH, TableSpec
 from storage.shards import statistics
@@ -60,12 +60,12 @@ class Version:
         return self.live["path"].to_pylist()
 
 
-def exists(files: LocalFiles, name: str) -> bool:
+def exists(files: Files, name: str) -> bool:
     """Whether the table has had its first commit. The log is never cleaned, so its first entry stays."""
     return files.size(f"{name}/{LOG}/{0:020}.json") is not None
 
 
-def load(files: LocalFiles, spec: TableSpec) -> Version:
+def load(files: Files, spec: TableSpec) -> Version:
     """The newest version. A table that was made before some columns were thought of is read with nulls in them.
 
     Raises:
@@ -92,7 +92,7 @@ def load(files: LocalFiles, spec: TableSpec) -> Version:
     return Version(delta, pa.table(delta.get_add_actions(flatten=True)), lacking)
 
 
-def add_columns(files: LocalFiles, spec: TableSpec, version: Version) -> None:
+def add_columns(files: Files, spec: TableSpec, version: Version) -> None:
     """Give the table the columns that it lacks. No file is touched: where a file has no such column, it reads null.
 
     Raises:
@@ -105,7 +105,7 @@ def add_columns(files: LocalFiles, spec: TableSpec, version: Version) -> None:
         version.delta.alter.add_columns(added, commit_properties=_NO_RETRY, post_commithook_properties=_NO_HOOKS)
 
 
-def dataset(files: LocalFiles, spec: TableSpec, version: Version) -> ds.Dataset:
+def dataset(files: Files, spec: TableSpec, version: Version) -> ds.Dataset:
     """The live rows of a version, with each file's statistics attached, so that filters skip files."""
     if version.delta is None:
         return ds.dataset(spec.schema.empty_table())
@@ -113,7 +113,7 @@ def dataset(files: LocalFiles, spec: TableSpec, version: Version) -> ds.Dataset:
 
 
 def commit(
-    files: LocalFiles,
+    files: Files,
     spec: TableSpec,
     version: Version,
     *,
@@ -155,7 +155,7 @@ def commit(
 
 
 @contextlib.contextmanager
-def _one_version(files: LocalFiles, spec: TableSpec, version: Version) -> Iterator[None]:
+def _one_version(files: Files, spec: TableSpec, version: Version) -> Iterator[None]:
     """The body writes the version after ``version``, or nothing."""
     try:
         yield
@@ -174,7 +174,7 @@ def _configuration(spec: TableSpec) -> dict[str, str | None]:
     }
 
 
-def _add(files: LocalFiles, spec: TableSpec, name: str, now_ms: int, data_change: bool) -> AddAction:
+def _add(files: Files, spec: TableSpec, name: str, now_ms: int, data_change: bool) -> AddAction:
     size = files.size(f"{spec.name}/{name}")
     if size is None:
         raise StoreError(f"{spec.name}/{name} cannot be registered: there is no such file")

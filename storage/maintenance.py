@@ -13,7 +13,7 @@ from storage.catalog import SnapshotCatalog
 from storage.commits import Guard
 from storage.compaction import compact, groups
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.history import checkpoint_version, write_checkpoint
 from storage.schema import TableSpec
 from storage.vacuum import Unneeded, Vacuum
@@ -56,7 +56,7 @@ class MaintenanceReport:
 
 
 def maintain(
-    files: LocalFiles,
+    files: Files,
     guard: Guard,
     catalog: SnapshotCatalog,
     *,
@@ -82,7 +82,7 @@ def maintain(
     return report
 
 
-def _care(files: LocalFiles, guard: Guard, spec: TableSpec, target_bytes: int, dry_run: bool) -> TableCare:
+def _care(files: Files, guard: Guard, spec: TableSpec, target_bytes: int, dry_run: bool) -> TableCare:
     version = log.load(files, spec)
     planned: Sequence[str] = [name for group in groups(version, target_bytes) for name in group.names]
     merged = len(planned) if dry_run else compact(files, spec, guard, target_bytes)

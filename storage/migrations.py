@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 
 FORMAT_FILE = "miar-store.json"
 FORMAT_VERSION = 2
 
-Step = Callable[[LocalFiles, dict[str, Any]], dict[str, Any]]
+Step = Callable[[Files, dict[str, Any]], dict[str, Any]]
 """Does what has to be done in the store, and returns what the format file says afterwards, but for ``version``."""
 
 
@@ -32,13 +32,13 @@ class StoreFormat:
     created_at: datetime | None
 
 
-def start(files: LocalFiles) -> None:
+def start(files: Files) -> None:
     """Write the format file of a new store; of several that do so at once, one wins."""
     record = {"format": "miar-store", "version": FORMAT_VERSION, "id": uuid.uuid4().hex}
     files.create(FORMAT_FILE, _text({**record, "created_at": datetime.now(UTC).isoformat()}))
 
 
-def read_format(files: LocalFiles) -> StoreFormat:
+def read_format(files: Files) -> StoreFormat:
     """The format of the store.
 
     Raises:
@@ -49,7 +49,7 @@ def read_format(files: LocalFiles) -> StoreFormat:
     return StoreFormat(tree["version"], tree.get("id"), created and datetime.fromisoformat(created))
 
 
-def bring_forward(files: LocalFiles) -> StoreFormat:
+def bring_forward(files: Files) -> StoreFormat:
     """Run the steps that are left, oldest first. The caller holds the guard.
 
     Raises:
@@ -62,7 +62,7 @@ def bring_forward(files: LocalFiles) -> StoreFormat:
     return read_format(files)
 
 
-def _read(files: LocalFiles) -> dict[str, Any]:
+def _read(files: Files) -> dict[str, Any]:
     try:
         tree = json.loads(files.read(FORMAT_FILE))
         tree["version"] = int(tree["version"])
@@ -82,7 +82,7 @@ def _text(tree: Mapping[str, Any]) -> str:
     return json.dumps(tree) + "\n"
 
 
-def _name_the_store(files: LocalFiles, tree: dict[str, Any]) -> dict[str, Any]:
+def _name_the_store(files: Files, tree: dict[str, Any]) -> dict[str, Any]:
     """Format 2: a store has an id of its own, and its age: this file was written once, when the store was made."""
     written_ns = files.modified_ns(FORMAT_FILE)
     assert written_ns is not None, "the step was handed what stands in this file"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.schema import TableSpec
 
 FOLDER = "_receipts"
@@ -19,32 +19,32 @@ IN_HAND_NS = 24 * 3600 * 10**9
 """A shard is registered within moments of being staged; one that still waits after this was left by a dead run."""
 
 
-def claim(files: LocalFiles, spec: TableSpec, shard: str) -> None:
-    """Say that a shard which stands in the folder is about to be registered, before it has been looked at."""
+def claim(files: Files, spec: TableSpec, shard: str) -> None:
+    """Say that a shard is about to stand in the folder, or to be registered, before it is put there or looked at."""
     files.write(_path(spec.name, shard), "{}\n", durable=False)
 
 
-def write(files: LocalFiles, spec: TableSpec, shard: str, path: str) -> None:
-    """Note that the file at ``path``, which is the shard or will be renamed to it, holds rows that were checked."""
-    files.write(_path(spec.name, shard), json.dumps(_receipt(files, spec, path)) + "\n", durable=False)
+def write(files: Files, spec: TableSpec, shard: str) -> None:
+    """Note that the shard holds rows that were checked."""
+    files.write(_path(spec.name, shard), json.dumps(_receipt(files, spec, shard)) + "\n", durable=False)
 
 
-def vouches(files: LocalFiles, spec: TableSpec, shard: str) -> bool:
+def vouches(files: Files, spec: TableSpec, shard: str) -> bool:
     """Whether the shard's rows were checked against this spec and its file was not touched since."""
     try:
         noted = json.loads(files.read(_path(spec.name, shard)))
     except (OSError, ValueError):
         return False
-    return noted == _receipt(files, spec, f"{spec.name}/{shard}")
+    return noted == _receipt(files, spec, shard)
 
 
-def drop(files: LocalFiles, spec: TableSpec, shards: Iterable[str]) -> None:
+def drop(files: Files, spec: TableSpec, shards: Iterable[str]) -> None:
     """The shards are live, or gone."""
     for shard in shards:
         files.remove(_path(spec.name, shard))
 
 
-def in_hand(files: LocalFiles, table: str) -> set[str]:
+def in_hand(files: Files, table: str) -> set[str]:
     """Shards that a running job may be about to register."""
     young = time.time_ns() - IN_HAND_NS
     folder = f"{FOLDER}/{table}"
@@ -59,7 +59,8 @@ def _path(table: str, shard: str) -> str:
     return f"{FOLDER}/{table}/{shard}.json"
 
 
-def _receipt(files: LocalFiles, spec: TableSpec, path: str) -> dict[str, Any]:
+def _receipt(files: Files, spec: TableSpec, shard: str) -> dict[str, Any]:
+    path = f"{spec.name}/{shard}"
     return {
         "size": files.size(path),
         "modified_ns": files.modified_ns(path),

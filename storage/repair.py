@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage import log
 from storage.arrow import pc
 from storage.commits import Committer, Guard
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.history import drop_checkpoints, write_checkpoint
 from storage.keys import equal_rows, identity
 from storage.schema import CLIPS, INPUT_HASH, TableSpec, broken_sequences
@@ -26,7 +25,7 @@ from storage.shards import read_batches
 class Repair:
     """The mends of one table. Each is a commit for each file it touches; killed anywhere, it can be run again."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
+    def __init__(self, files: Files, spec: TableSpec, guard: Guard) -> None:
         self._files = files
         self._spec = spec
         self._committer = Committer(files, spec, guard)
@@ -154,8 +153,3 @@ def row_rules(rows: pa.Table, spec: TableSpec) -> dict[str, pa.ChunkedArray]:
     required = (*spec.key, INPUT_HASH) if spec.n_columns is not None else spec.key
     rules = {f"no {name}": pc.is_null(rows[name]) for name in required}
     return rules | (broken_sequences(rows, spec) if spec.n_columns is not None else {})
-
-
-def columns_of(files: LocalFiles, path: str) -> pa.Schema:
-    """The columns that a file itself says it has."""
-    return pq.read_schema(files.path(path)).remove_metadata()

@@ -15,7 +15,7 @@ from storage import log, receipts
 from storage.arrow import pc
 from storage.commits import STAGING, Committer, Guard
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.history import ever_added
 from storage.keys import identity
 from storage.plans import LiveKeys, MergePlan, MergeResult, RegisterPlan, RegisterResult, matching
@@ -28,7 +28,7 @@ READ_BATCH_ROWS = 256
 class KeyedTable:
     """A Delta table with one live row per key. Safe for any number of processes and threads at once."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
+    def __init__(self, files: Files, spec: TableSpec, guard: Guard) -> None:
         """``guard`` makes the context manager that commits and snapshots share."""
         self.spec = spec
         self.path = files.path(spec.name)
@@ -110,12 +110,12 @@ class KeyedTable:
         check_name(name)
         if self._files.size(f"{self.spec.name}/{shard}") is None or not self._claim(shard):
             draft = f"{STAGING}/{run_id}/{name}.{uuid.uuid4().hex}.parquet"
-            self._files.make_parent(draft)
-            write_shard(self._files.path(draft), rows, self.spec)
-            receipts.write(self._files, self.spec, shard, draft)
+            write_shard(self._files.scratch(draft), rows, self.spec)
+            receipts.claim(self._files, self.spec, shard)
             if self._files.publish(draft, f"{self.spec.name}/{shard}"):
+                receipts.write(self._files, self.spec, shard)
                 return shard
-            self._files.remove(draft)
+            self._files.discard(draft)
         self._check_twin(shard, rows)
         return shard
 
@@ -181,7 +181,7 @@ class KeyedTable:
         here = pa.table({"id": identity(rows, self.spec.key), INPUT_HASH: rows[INPUT_HASH]})
         if there.num_rows != here.num_rows or matching(here, there, keep=False).num_rows:
             raise StoreError(f"{self.spec.name}/{shard} is there already with other rows; give the shard another name")
-        receipts.write(self._files, self.spec, shard, f"{self.spec.name}/{shard}")
+        receipts.write(self._files, self.spec, shard)
 
 
 def scan(

@@ -6,6 +6,7 @@ the retention, so that readers of an earlier version finish what they read.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from storage import receipts
 from storage.catalog import FOLDER as SNAPSHOTS
 from storage.catalog import SnapshotCatalog
 from storage.commits import STAGING, Guard
-from storage.files import DRAFT_SUFFIX, LocalFiles
+from storage.files import DRAFT_SUFFIX, Draft, Files
 from storage.history import History, checkpoints, history
 from storage.inventory import table_folders
 
@@ -36,7 +37,7 @@ class Unneeded:
 class Vacuum:
     """Finds and removes what nothing needs."""
 
-    def __init__(self, files: LocalFiles, guard: Guard, catalog: SnapshotCatalog, *, retention_s: float) -> None:
+    def __init__(self, files: Files, guard: Guard, catalog: SnapshotCatalog, *, retention_s: float) -> None:
         """``retention_s``: what fell out of use fewer seconds ago stays."""
         now_ns = time.time_ns()
         self._files = files
@@ -73,9 +74,10 @@ class Vacuum:
         leftovers = [file for table in table_folders(self._files) for file in self._aside(table)]
         leftovers += self._drafts()
         for file in leftovers:
-            self._files.remove(file.path)
-        for run in {file.path.split("/")[1] for file in leftovers if file.path.startswith(f"{STAGING}/")}:
-            self._files.remove_tree(f"{STAGING}/{run}")
+            if file.path.startswith(f"{STAGING}/"):
+                self._files.discard(_run_of(file.path))
+            else:
+                self._files.remove(file.path)
         return [*gone, *leftovers]
 
     def _clear_table(self, table: str, pinned: set[str]) -> Iterator[Unneeded]:
@@ -111,10 +113,12 @@ class Vacuum:
 
     def _drafts(self) -> Iterator[Unneeded]:
         """What was left half written: a run is dead when nothing of it was touched for long."""
-        for run in self._files.entries(STAGING):
-            paths = self._files.tree(f"{STAGING}/{run}")
-            old = list(self._old(paths, "draft", self._dead_before_ns))
-            yield from old if len(old) == len(paths) else ()
+        runs: defaultdict[str, list[Draft]] = defaultdict(list)
+        for draft in self._files.drafts(STAGING):
+            runs[_run_of(draft.name)].append(draft)
+        for drafts in runs.values():
+            if all(draft.modified_ns < self._dead_before_ns for draft in drafts):
+                yield from (Unneeded(draft.name, draft.size, "draft") for draft in drafts)
         for folder in ("", f"{SNAPSHOTS}/"):
             drafts = (name for name in self._files.entries(folder) if name.endswith(DRAFT_SUFFIX))
             yield from self._old((folder + name for name in drafts), "draft", self._dead_before_ns)
@@ -124,3 +128,8 @@ class Vacuum:
             modified, size = self._files.modified_ns(path), self._files.size(path)
             if modified is not None and size is not None and modified < before_ns:
                 yield Unneeded(path, size, why)
+
+
+def _run_of(draft: str) -> str:
+    """The folder of the run that a draft belongs to."""
+    return "/".join(draft.split("/")[:2])

@@ -13,7 +13,7 @@ from storage.catalog import FOLDER, SnapshotCatalog
 from storage.commits import Guard
 from storage.errors import StoreError
 from storage.file_checks import TableCheck
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.findings import Finding, Verification
 from storage.history import history
 from storage.key_checks import check_keys
@@ -26,7 +26,7 @@ _ROUNDS = 3
 class Verifier:
     """Looks at everything, and mends what is safe."""
 
-    def __init__(self, files: LocalFiles, guard: Guard, catalog: SnapshotCatalog) -> None:
+    def __init__(self, files: Files, guard: Guard, catalog: SnapshotCatalog) -> None:
         self._files = files
         self._guard = guard
         self._catalog = catalog

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -78,7 +77,7 @@ def _write(store: Store, row: Mapping[str, Any]) -> None:
 
 def staging_folder(store: Store, run_id: str) -> Path:
     """Where a run keeps what is not yet part of the store."""
-    return Path(store.uri) / "_staging" / run_id
+    return Path(store.staging(run_id))
 
 
 def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
@@ -88,6 +87,6 @@ def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
     if not left:
         return
     for row in left:
-        shutil.rmtree(staging_folder(store, row["run_id"]), ignore_errors=True)
+        store.clear_staging(row["run_id"])
         row |= {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"}
     store.table(RUNS).merge(pa.Table.from_pylist(left, schema=RUNS.schema))
