@@ -119,9 +119,8 @@ class Vacuum:
         for drafts in runs.values():
             if all(draft.modified_ns < self._dead_before_ns for draft in drafts):
                 yield from (Unneeded(draft.name, draft.size, "draft") for draft in drafts)
-        for folder in ("", f"{SNAPSHOTS}/"):
-            drafts = (name for name in self._files.entries(folder) if name.endswith(DRAFT_SUFFIX))
-            yield from self._old((folder + name for name in drafts), "draft", self._dead_before_ns)
+        small = [*self._files.entries(""), *(f"{SNAPSHOTS}/{name}" for name in self._files.entries(SNAPSHOTS))]
+        yield from self._old((name for name in small if name.endswith(DRAFT_SUFFIX)), "draft", self._dead_before_ns)
 
     def _old(self, paths: Iterable[str], why: str, before_ns: int) -> Iterator[Unneeded]:
         for path in paths:
