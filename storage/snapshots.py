@@ -95,6 +95,16 @@ class Snapshot:
         """Names of the tables in it, sorted."""
         return sorted(self._tables)
 
+    def files(self, table_name: str) -> list[str]:
+        """Names of a table's files, within the table's folder; none where the snapshot has no such table."""
+        return [file.name for file in self._tables[table_name].files] if table_name in self._tables else []
+
+    def read_files(self, table_name: str, names: Sequence[str], schema: pa.Schema) -> pa.Table:
+        """The rows of some of a table's files, with null in columns of ``schema`` that the table did not have yet."""
+        return ds.dataset(
+            list(names), schema, format="parquet", filesystem=self._files.filesystem(table_name)
+        ).to_table()
+
     def read(self, table_name: str, columns: Sequence[str] | None = None, filter: Expression | None = None) -> pa.Table:
         """The pinned rows of a table, in no particular order.
 

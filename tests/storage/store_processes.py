@@ -113,6 +113,22 @@ def write_shared(uri: str, worker: int, rounds: int, n_clips: int) -> None:
         labels.merge(label_rows({f"own-{worker}-{round_}": value, "left": value, "right": value}))
 
 
+def maintain_until(uri: str, stop: str, failures) -> None:
+    """Merges files and vacuums all the time, pins and unpins; puts how often into the queue."""
+    store = Store.open(uri)
+    turns = 0
+    while not os.path.exists(stop):
+        snapshot = store.snapshots.take("moving")
+        before = {name: snapshot.read(name) for name in snapshot.tables()}
+        report = store.maintain(retention_days=10 / 86400)
+        again = store.snapshots.open("moving")
+        if report.problems or {name: again.read(name) for name in again.tables()} != before:
+            failures.put(f"maintenance spoilt something: {report.problems}")
+        store.snapshots.remove("moving")
+        turns += 1
+    failures.put(turns)
+
+
 def read_until(uri: str, stop: str, failures) -> None:
     """Reads all the time; puts what it saw wrong into the queue, and how often it looked."""
     store = Store.open(uri)
