@@ -29,18 +29,20 @@ def main() -> None:
     parser.add_argument("ledger")
     parser.add_argument("--phase", choices=PHASES)
     parser.add_argument("--skip", type=int, default=0)
-    parser.add_argument("--compact", action="store_true")
     options = parser.parse_args()
     os.environ[_PLAN] = json.dumps(vars(options))
-    install()
-    refresh(options.store, options.corpus)
-    if options.compact:
+    watch = install()
+    compacting = options.phase == "compaction"
+    # A few shards more, so that there is something to merge.
+    refresh(options.store, options.corpus, most_shards=3 if compacting else None)
+    if compacting:
         from storage import Store
 
-        Store.open(options.store).maintain(target_bytes=2**20, retention_s=0.0)
+        watch.compacting = True
+        Store.open(options.store).maintain(target_bytes=2**20, retention_days=0)
 
 
-def refresh(store_uri: str, corpus: str) -> None:
+def refresh(store_uri: str, corpus: str, most_shards: int | None = None) -> None:
     """Plan, map the shards over the workers, commit each as it comes in: what flows/refresh_features.py does."""
     from miar.config import parse_config
     from miar.pipeline import extract
@@ -58,7 +60,7 @@ def refresh(store_uri: str, corpus: str) -> None:
     )
     store = open_store(store_uri, corpus)
     folder = lay_out(store, plan_refresh(store, config, root=corpus))
-    names = shard_names(folder)
+    names = shard_names(folder)[:most_shards]
     with running_job(store, folder) as (job, _):
         if not names:
             return
@@ -81,11 +83,12 @@ def initialise_worker(threads: int) -> None:
     runner.initialise_worker(threads)
 
 
-def install() -> None:
+def install() -> "_Watch":
     """Watch the points of interest in this process."""
     watch = _Watch(json.loads(os.environ[_PLAN]))
     _watch_workers(watch)
     _watch_commits(watch)
+    return watch
 
 
 def _watch_workers(watch: "_Watch") -> None:
@@ -112,13 +115,14 @@ def _watch_workers(watch: "_Watch") -> None:
         if "values" in batch.schema.names:
             self._flush()
             watch.reached("write and rename")
+            watch.reached("compaction", when=watch.compacting)
 
     def publishing(self: Any, draft: str, name: str) -> bool:
         if not name.startswith("features/"):
             return publish(self, draft, name)
         watch.reached("write and rename")
         done = publish(self, draft, name)
-        if done:
+        if done and not watch.compacting:
             rows = pq.read_table(self.path(name), columns=["clip_id", "input_hash"]).to_pydict()
             watch.note({"published": dict(zip(rows["clip_id"], rows["input_hash"], strict=True))})
         watch.reached("before commit")
@@ -138,8 +142,10 @@ def _watch_commits(watch: "_Watch") -> None:
     def committing(files: Any, spec: Any, *args: Any, **kwargs: Any) -> None:
         features = spec.name.startswith("features/")
         watch.reached("before commit", when=features)
+        watch.reached("compaction", when=features and watch.compacting)
         commit(files, spec, *args, **kwargs)
         watch.reached("after commit", when=features)
+        watch.reached("compaction", when=features and watch.compacting)
 
     storage.log.commit = committing
 
@@ -147,6 +153,7 @@ def _watch_commits(watch: "_Watch") -> None:
 class _Watch:
     def __init__(self, plan: dict[str, Any]) -> None:
         self._phase, self._left, self._ledger = plan["phase"], plan["skip"], Path(plan["ledger"])
+        self.compacting = False
 
     def reached(self, phase: str, *, when: bool = True) -> None:
         if phase != self._phase or not when:
