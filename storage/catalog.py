@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from storage import log
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.schema import CLIPS, FEATURE_SETS, LABELS
 from storage.snapshots import PinnedFile, PinnedTable, Record, Snapshot, SnapshotInfo
 
@@ -31,7 +31,7 @@ class SnapshotCatalog:
 
     def __init__(
         self,
-        files: LocalFiles,
+        files: Files,
         guard: Callable[[], AbstractContextManager[None]],
         feature_tables: Callable[[], list[str]],
     ) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from storage import log
 from storage.errors import CommitConflictError, StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.schema import TableSpec
 from storage.shards import write_shards
 
@@ -44,7 +44,7 @@ class Change:
 class Committer:
     """Makes changes of one table live."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
+    def __init__(self, files: Files, spec: TableSpec, guard: Guard) -> None:
         self._files = files
         self._spec = spec
         self._guard = guard
@@ -90,7 +90,7 @@ class Committer:
                     raise
             log.checkpoint_if_due(self._files, self._spec, version.next_number)
         finally:
-            self._files.remove_tree(drafts)
+            self._files.discard(drafts)
 
     def _withdraw(self, written: Sequence[str]) -> None:
         """Take the files of a failed commit out of the folder, unless it reached the log after all."""
@@ -104,8 +104,7 @@ class Committer:
 
         def new_path() -> str:
             names.append(f"{uuid.uuid4().hex}.parquet")
-            self._files.make_parent(f"{folder}/{names[-1]}")
-            return self._files.path(f"{folder}/{names[-1]}")
+            return self._files.scratch(f"{folder}/{names[-1]}")
 
         write_shards(new_path, batches, self._spec)
         return names

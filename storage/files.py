@@ -1,7 +1,6 @@
-"""Every operation on files that the store makes itself, in one place.
+"""Every operation on files that the store makes itself, in one place: :class:`Files`, and a local folder's way of it.
 
-Local folders only, so far: an object store needs the same operations (``publish`` as a conditional put,
-``lock`` as a lease), and nothing outside this module touches a path.
+Nothing outside this module and :mod:`storage.object_files` touches a path or a client.
 """
 
 import contextlib
@@ -10,7 +9,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow.fs as pafs
@@ -22,41 +23,118 @@ LOCKS = "_locks"
 _LOCK_POLL_S = 0.005
 
 
-def local_root(uri: str | os.PathLike[str]) -> str:
-    """The absolute path behind a path or a ``file://`` URL.
+class Files(Protocol):
+    """The files of one store. Names are relative to it, with forward slashes; drafts lie on local disk."""
+
+    root: str
+
+    def path(self, name: str) -> str:
+        """Where a file is, for people and for other libraries."""
+        ...
+
+    def url(self, name: str) -> str:
+        """The form that deltalake reads."""
+        ...
+
+    def filesystem(self, folder: str = "") -> pafs.FileSystem:
+        """For pyarrow, rooted at ``folder``."""
+        ...
+
+    def scratch(self, name: str) -> str:
+        """A path on local disk for what is not yet part of the store; its folder is made."""
+        ...
+
+    def is_file(self, name: str) -> bool: ...
+
+    def size(self, name: str) -> int | None:
+        """Bytes; ``None`` where there is no such file."""
+        ...
+
+    def modified_ns(self, name: str) -> int: ...
+
+    def entries(self, folder: str) -> list[str]:
+        """Names directly in ``folder``, sorted; none where there is no such folder."""
+        ...
+
+    def read(self, name: str) -> str: ...
+
+    def write(self, name: str, text: str) -> None:
+        """Write or replace a small file at once: a reader sees the old text or the new one."""
+        ...
+
+    def publish(self, draft: str, name: str) -> bool:
+        """Give a complete draft its final name, durably, unless the name is taken: never over another file.
+
+        Returns:
+            Whether the file now stands under ``name``; ``False`` leaves the draft where it is.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the store; nothing happens where there is none."""
+        ...
+
+    def discard(self, name: str) -> None:
+        """Remove a draft, or a folder of them."""
+        ...
+
+    def sha256(self, name: str) -> str: ...
+
+    def lock(self, name: str, timeout_s: float, taken: str) -> AbstractContextManager[None]:
+        """Keep others from holding ``name``; it is released when this process dies.
+
+        Raises:
+            StoreError: saying ``taken``, where another holds it for longer than ``timeout_s`` seconds.
+        """
+        ...
+
+
+def open_files(uri: str | os.PathLike[str]) -> Files:
+    """The files below a path, a ``file://`` URL or an object store's URL (``s3://bucket/folder``).
 
     Raises:
-        StoreError: an object-store URL, or a path that the Delta log cannot address.
+        StoreError: a kind of URL that nothing here reads, or a path that the Delta log cannot address.
     """
     text = os.fspath(uri)
+    if "://" in text and urlsplit(text).scheme != "file":
+        from storage.object_files import ObjectFiles
+
+        return ObjectFiles(text)
+    return LocalFiles(_local_root(text))
+
+
+def _local_root(text: str) -> str:
     parts = urlsplit(text)
-    if "://" in text and parts.scheme != "file":
-        raise StoreError(f"{text}: stores live in a local folder so far; give a path instead of a {parts.scheme} URL")
-    path = os.path.abspath(os.path.expanduser(unquote(parts.path) if parts.scheme == "file" else text))
+    path = os.path.abspath(os.path.expanduser(unquote(parts.path) if "://" in text else text))
     if "%" in path:
         raise StoreError(f"{path}: the Delta log cannot address a path with '%' in it; choose another folder")
     return path
 
 
 class LocalFiles:
-    """The files below one folder. Names are relative to it, with forward slashes."""
+    """The files below one folder; drafts lie within it, so that giving one its name is a rename."""
 
     def __init__(self, root: str) -> None:
         self.root = root
 
     def path(self, name: str) -> str:
-        return os.path.join(self.root, name)
+        return os.path.join(self.root, name) if name else self.root
 
     def url(self, name: str) -> str:
-        """The form that deltalake reads whatever characters the path holds."""
+        # This form is read whatever characters the path holds.
         return Path(self.path(name)).as_uri()
 
     def filesystem(self, folder: str = "") -> pafs.FileSystem:
-        """pyarrow's own file system, rooted at ``folder``."""
         return pafs.SubTreeFileSystem(self.path(folder), pafs.LocalFileSystem())
 
+    def scratch(self, name: str) -> str:
+        self._make_parent(name)
+        return self.path(name)
+
+    def is_file(self, name: str) -> bool:
+        return os.path.isfile(self.path(name))
+
     def size(self, name: str) -> int | None:
-        """Bytes; ``None`` where there is no such file."""
         try:
             return os.stat(self.path(name)).st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -66,7 +144,6 @@ class LocalFiles:
         return os.stat(self.path(name)).st_mtime_ns
 
     def entries(self, folder: str) -> list[str]:
-        """Names directly in ``folder``, sorted; none where there is no such folder."""
         try:
             return sorted(os.listdir(self.path(folder)))
         except (FileNotFoundError, NotADirectoryError):
@@ -77,9 +154,8 @@ class LocalFiles:
             return file.read()
 
     def write(self, name: str, text: str) -> None:
-        """Write or replace a small file at once: a reader sees the old text or the new one."""
         with _one_line(self.path(name)):
-            self.make_parent(name)
+            self._make_parent(name)
             draft = f"{self.path(name)}.{uuid.uuid4().hex}.tmp"
             with open(draft, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -87,18 +163,13 @@ class LocalFiles:
                 os.fsync(file.fileno())
             os.replace(draft, self.path(name))
 
-    def make_parent(self, name: str) -> None:
+    def _make_parent(self, name: str) -> None:
         with _one_line(self.path(name)):
             os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
 
     def publish(self, draft: str, name: str) -> bool:
-        """Move a complete file to its final name, durably, unless the name is taken: never over another file.
-
-        Returns:
-            Whether the file now stands under ``name``; ``False`` leaves the draft where it is.
-        """
         with _one_line(self.path(name)):
-            self.make_parent(name)
+            self._make_parent(name)
             _sync(self.path(draft))
             try:
                 os.link(self.path(draft), self.path(name))
@@ -112,13 +183,11 @@ class LocalFiles:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(name))
 
-    def remove_tree(self, folder: str) -> None:
-        shutil.rmtree(self.path(folder), ignore_errors=True)
-
-    def remove_empty(self, folder: str) -> None:
-        """Remove a folder unless something is in it."""
-        with contextlib.suppress(OSError):
-            os.rmdir(self.path(folder))
+    def discard(self, name: str) -> None:
+        if os.path.isdir(self.path(name)):
+            shutil.rmtree(self.path(name), ignore_errors=True)
+        else:
+            self.remove(name)
 
     def sha256(self, name: str) -> str:
         with open(self.path(name), "rb") as file:
@@ -126,13 +195,9 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout_s: float, taken: str) -> Iterator[None]:
-        """Hold a lock that the operating system releases if this process dies.
-
-        Raises:
-            StoreError: saying ``taken``, where another holds it for longer than ``timeout_s`` seconds.
-        """
+        # The operating system releases it if this process dies.
         path = self.path(f"{LOCKS}/{quote(name, safe='')}.lock")
-        self.make_parent(f"{LOCKS}/_")
+        self._make_parent(f"{LOCKS}/_")
         lock = FileLock(path)
         with _one_line(path):
             try:

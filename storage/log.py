@@ -24,7 +24,7 @@ from deltalake.transaction import (
 )
 
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.schema import TableSpec
 from storage.shards import statistics
 
@@ -62,12 +62,12 @@ class Version:
         return self.live["path"].to_pylist()
 
 
-def exists(files: LocalFiles, name: str) -> bool:
+def exists(files: Files, name: str) -> bool:
     """Whether the table has had its first commit. The log is never cleaned, so its first entry stays."""
     return files.size(f"{name}/{_LOG}/{0:020}.json") is not None
 
 
-def load(files: LocalFiles, spec: TableSpec) -> Version:
+def load(files: Files, spec: TableSpec) -> Version:
     """The newest version.
 
     Raises:
@@ -81,16 +81,14 @@ def load(files: LocalFiles, spec: TableSpec) -> Version:
     return Version(delta, pa.table(delta.get_add_actions(flatten=True)))
 
 
-def dataset(files: LocalFiles, spec: TableSpec, version: Version) -> ds.Dataset:
+def dataset(files: Files, spec: TableSpec, version: Version) -> ds.Dataset:
     """The live rows of a version, with each file's statistics attached, so that filters skip files."""
     if version.delta is None:
         return ds.dataset(spec.schema.empty_table())
     return version.delta.to_pyarrow_dataset(filesystem=files.filesystem(spec.name), schema=spec.schema)
 
 
-def commit(
-    files: LocalFiles, spec: TableSpec, version: Version, *, removed: Sequence[str], added: Sequence[str]
-) -> None:
+def commit(files: Files, spec: TableSpec, version: Version, *, removed: Sequence[str], added: Sequence[str]) -> None:
     """Replace files of ``version`` by others, all at once. ``added`` stand in the table's folder already.
 
     Raises:
@@ -135,14 +133,14 @@ def _configuration(spec: TableSpec) -> dict[str, str | None]:
     }
 
 
-def _add(files: LocalFiles, spec: TableSpec, name: str, now_ms: int) -> AddAction:
+def _add(files: Files, spec: TableSpec, name: str, now_ms: int) -> AddAction:
     size = files.size(f"{spec.name}/{name}")
     if size is None:
         raise StoreError(f"{spec.name}/{name} cannot be registered: there is no such file")
     return AddAction(name, size, {}, now_ms, True, statistics(files, spec, name))
 
 
-def checkpoint_if_due(files: LocalFiles, spec: TableSpec, committed: int) -> None:
+def checkpoint_if_due(files: Files, spec: TableSpec, committed: int) -> None:
     """Write a checkpoint after every :data:`CHECKPOINT_EVERY` commits.
 
     A checkpoint only makes reading faster: the commit stands whether or not it can be written.
@@ -152,7 +150,7 @@ def checkpoint_if_due(files: LocalFiles, spec: TableSpec, committed: int) -> Non
             DeltaTable(files.url(spec.name)).create_checkpoint()
 
 
-def ever_added(files: LocalFiles, name: str) -> set[str]:
+def ever_added(files: Files, name: str) -> set[str]:
     """Every file that any version of the log has named; the log is kept whole, so it knows them all."""
     names: set[str] = set()
     for entry in files.entries(f"{name}/{_LOG}"):

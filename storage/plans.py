@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from storage import log
 from storage.arrow import pc
 from storage.commits import Change
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.keys import KeyIndex, equal_rows, first_occurrence, identity
 from storage.schema import INPUT_HASH, TableSpec, check_unique
 from storage.shards import check_shard, read_batches, read_keys, select, slices
@@ -50,7 +50,7 @@ class RegisterResult:
 class LiveKeys:
     """Finds live rows by their keys, and remembers what it has read. Threads may share it."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec) -> None:
+    def __init__(self, files: Files, spec: TableSpec) -> None:
         self._files = files
         self._spec = spec
         self._payload = [INPUT_HASH] if spec.hashed else []
@@ -76,7 +76,7 @@ class LiveKeys:
 class MergePlan:
     """Rows to be written over those of the same key, and keys to be deleted."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec, keys: LiveKeys, rows: pa.Table, doomed: pa.Array) -> None:
+    def __init__(self, files: Files, spec: TableSpec, keys: LiveKeys, rows: pa.Table, doomed: pa.Array) -> None:
         """``rows`` conform to the table; ``doomed`` are the ids of rows to delete, none of them in ``rows``."""
         self._files = files
         self._spec = spec
@@ -133,9 +133,7 @@ def _small_files(version: log.Version) -> set[str]:
 class RegisterPlan:
     """Shards whose wanted rows are to become live."""
 
-    def __init__(
-        self, files: LocalFiles, spec: TableSpec, keys: LiveKeys, shards: Sequence[str], wanted: pa.Table
-    ) -> None:
+    def __init__(self, files: Files, spec: TableSpec, keys: LiveKeys, shards: Sequence[str], wanted: pa.Table) -> None:
         """``shards`` are names in the table's folder; ``wanted`` has the key columns and ``input_hash``."""
         self._files = files
         self._spec = spec

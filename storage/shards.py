@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from storage.arrow import pc
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.keys import identity
 from storage.schema import INPUT_HASH, TableSpec, check_keys, check_sequences
 
@@ -116,10 +116,10 @@ def slices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
     yield from rows.to_batches(max_chunksize=max(1, min(SLICE_ROWS, ROW_GROUP_BYTES // row_bytes)))
 
 
-def read_batches(files: LocalFiles, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
+def read_batches(files: Files, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
     """Every row of one file of the table, in order, with page checksums verified."""
     rows = BATCH_ROWS if spec.n_columns is not None else SLICE_ROWS
-    with pq.ParquetFile(files.path(f"{spec.name}/{name}"), page_checksum_verification=True) as file:
+    with _open(files, f"{spec.name}/{name}", page_checksum_verification=True) as file:
         yield from file.iter_batches(batch_size=rows)
 
 
@@ -134,7 +134,7 @@ def select(
             yield selected
 
 
-def read_keys(files: LocalFiles, spec: TableSpec, name: str) -> pa.Table:
+def read_keys(files: Files, spec: TableSpec, name: str) -> pa.Table:
     """``id`` and ``input_hash`` of every row of a file, in its order, after checking its footer, schema and keys.
 
     Raises:
@@ -142,15 +142,15 @@ def read_keys(files: LocalFiles, spec: TableSpec, name: str) -> pa.Table:
     """
     origin = f"{spec.name}/{name}"
     with _readable(files, origin):
-        found = pq.read_schema(files.path(origin)).remove_metadata()
+        found = pq.read_schema(origin, filesystem=files.filesystem()).remove_metadata()
         if not found.equals(spec.schema):
             raise StoreError(f"{origin} cannot be registered: {_schema_problem(found, spec.schema)}")
-        keys = pq.ParquetFile(files.path(origin)).read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
+        keys = _open(files, origin).read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
     check_keys(keys, spec, origin)
     return pa.table({"id": identity(keys, spec.key), INPUT_HASH: keys[INPUT_HASH]})
 
 
-def check_shard(files: LocalFiles, spec: TableSpec, name: str) -> None:
+def check_shard(files: Files, spec: TableSpec, name: str) -> None:
     """Read a file that wants to enter the log from end to end: pages, their checksums, the widths of its lists.
 
     The log itself checks nothing: a wrong file would be accepted, and every later read of the table would fail.
@@ -165,8 +165,12 @@ def check_shard(files: LocalFiles, spec: TableSpec, name: str) -> None:
                 check_sequences(pa.Table.from_batches([batch]), spec, origin)
 
 
+def _open(files: Files, name: str, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(name, filesystem=files.filesystem(), **options)
+
+
 @contextlib.contextmanager
-def _readable(files: LocalFiles, origin: str) -> Iterator[None]:
+def _readable(files: Files, origin: str) -> Iterator[None]:
     if files.size(origin) is None:
         raise StoreError(f"{origin} cannot be registered: there is no such file")
     try:
@@ -188,13 +192,13 @@ def _schema_problem(found: pa.Schema, expected: pa.Schema) -> str:
     return "its columns stand in another order"
 
 
-def statistics(files: LocalFiles, spec: TableSpec, name: str) -> str:
+def statistics(files: Files, spec: TableSpec, name: str) -> str:
     """The statistics of a file as the Delta log writes them.
 
     They are complete for every skipping column, nulls included: of a column without a range, deltalake's dataset
     makes the condition ``column >= null``, and a filter on it loses rows.
     """
-    rows = pq.ParquetFile(files.path(f"{spec.name}/{name}")).read(list(spec.skipping_columns))
+    rows = _open(files, f"{spec.name}/{name}").read(list(spec.skipping_columns))
     ranges = {column: pc.min_max(rows[column]).as_py() for column in spec.skipping_columns}
     return json.dumps(
         {

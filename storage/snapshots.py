@@ -15,7 +15,7 @@ from deltalake import Schema
 from pyarrow.compute import Expression
 
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.table import READ_BATCH_ROWS, scan
 
 
@@ -80,7 +80,7 @@ class Record:
 class Snapshot:
     """A view that stays as it was, whatever happens to the tables afterwards."""
 
-    def __init__(self, files: LocalFiles, record: Record) -> None:
+    def __init__(self, files: Files, record: Record) -> None:
         info = record.info
         self.id = info.id
         self.name = info.name

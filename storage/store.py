@@ -8,7 +8,7 @@ from storage import log
 from storage.catalog import SnapshotCatalog
 from storage.commits import STAGING
 from storage.errors import StoreError
-from storage.files import LocalFiles, local_root
+from storage.files import Files, open_files
 from storage.schema import TableSpec, check_name
 from storage.table import KeyedTable
 
@@ -25,7 +25,7 @@ class Store:
     open, so each process opens its own.
     """
 
-    def __init__(self, files: LocalFiles) -> None:
+    def __init__(self, files: Files) -> None:
         self.uri = files.root
         self._files = files
         self.snapshots = SnapshotCatalog(files, self._guard, self.feature_tables)
@@ -37,10 +37,10 @@ class Store:
         Raises:
             StoreError: the folder holds other things, cannot be written, or is a store of a newer version.
         """
-        files = LocalFiles(local_root(uri))
+        files = open_files(uri)
         others = [name for name in files.entries("") if not name.startswith(FORMAT_FILE)]
         if files.size(FORMAT_FILE) is None:
-            if os.path.exists(files.root) and not os.path.isdir(files.root):
+            if files.is_file(""):
                 raise StoreError(f"{files.root} is a file, not a folder; name an empty or new folder")
             if others:
                 raise StoreError(f"{files.root} holds other things and is no store; name an empty or new folder")
@@ -54,7 +54,7 @@ class Store:
         Raises:
             StoreError: there is none, it was written by a newer version, or it is not in a local folder.
         """
-        files = LocalFiles(local_root(uri))
+        files = open_files(uri)
         if files.size(FORMAT_FILE) is None:
             raise StoreError(f"{files.root} is not a store: it has no {FORMAT_FILE}; check the path")
         try:
@@ -99,10 +99,15 @@ class Store:
         taken = f"another {name} is running on {self.uri}; wait until it has ended"
         return self._files.lock(f"run {name}", timeout_s, taken)
 
+    def staging(self, run_id: str) -> str:
+        """The folder, on local disk, for what a run keeps that is not yet part of the store; it is made."""
+        check_name(run_id)
+        return os.path.dirname(self._files.scratch(f"{STAGING}/{run_id}/_"))
+
     def clear_staging(self, run_id: str) -> None:
         """Remove what a dead run left half written; the shards that it finished stand in their tables."""
         check_name(run_id)
-        self._files.remove_tree(f"{STAGING}/{run_id}")
+        self._files.discard(f"{STAGING}/{run_id}")
 
     def _guard(self) -> AbstractContextManager[None]:
         """Held for the moment of a commit, and while a snapshot reads all tables' versions."""

@@ -15,7 +15,7 @@ from storage import log
 from storage.arrow import pc
 from storage.commits import STAGING, Committer, Guard
 from storage.errors import StoreError
-from storage.files import LocalFiles
+from storage.files import Files
 from storage.keys import identity
 from storage.plans import LiveKeys, MergePlan, MergeResult, RegisterPlan, RegisterResult, matching
 from storage.schema import INPUT_HASH, TableSpec, check_name, check_rows, conform
@@ -27,7 +27,7 @@ READ_BATCH_ROWS = 256
 class KeyedTable:
     """A Delta table with one live row per key. Safe for any number of processes and threads at once."""
 
-    def __init__(self, files: LocalFiles, spec: TableSpec, guard: Guard) -> None:
+    def __init__(self, files: Files, spec: TableSpec, guard: Guard) -> None:
         """``guard`` makes the context manager that commits and snapshots share."""
         self.spec = spec
         self.path = files.path(spec.name)
@@ -110,11 +110,10 @@ class KeyedTable:
         target = f"{self.spec.name}/{shard}"
         if self._files.size(target) is None:
             draft = f"{STAGING}/{run_id}/{name}.{uuid.uuid4().hex}.parquet"
-            self._files.make_parent(draft)
-            write_shard(self._files.path(draft), rows, self.spec)
+            write_shard(self._files.scratch(draft), rows, self.spec)
             if self._files.publish(draft, target):
                 return shard
-            self._files.remove(draft)
+            self._files.discard(draft)
         self._check_twin(shard, rows)
         return shard
 

@@ -3,12 +3,10 @@
 import os
 import signal
 import sys
-import threading
 from importlib import import_module
 from typing import Any
 
 from miar.cli.console import progress
-from miar.pipeline.interrupts import children_deaf_to_ctrl_c
 
 
 def run_flow(name: str, **parameters: Any) -> Any:
@@ -23,27 +21,9 @@ def run_flow(name: str, **parameters: Any) -> Any:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     # Prefect lets the flow finish its shards, then sends SIGTERM again: leave in order, so that its server is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    from flows.local import start_server
+
     flow = getattr(import_module(f"flows.{name}"), name)
-    _start_server()
+    start_server()
     with progress():
         return flow(**parameters)
-
-
-def _start_server() -> None:
-    """Start Prefect's temporary server, where there is no other; it has to outlive Ctrl-C, since the flow finishes its
-    shards and reports them first.
-    """
-    from prefect.client.base import ServerType, determine_server_type
-    from prefect.server.api.server import SubprocessASGIServer
-
-    if determine_server_type() is not ServerType.EPHEMERAL:
-        return
-
-    def start() -> None:
-        with children_deaf_to_ctrl_c():
-            SubprocessASGIServer().start()
-
-    # In a thread, so that Ctrl-C is heard meanwhile. A failed start is tried, and reported, by the flow itself.
-    thread = threading.Thread(target=start, daemon=True)
-    thread.start()
-    thread.join()

@@ -130,9 +130,15 @@ def read_bytes(root: str, source: Source) -> bytes:
         return file.read()
 
 
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+
+
 def _filesystem(root: str) -> tuple["AbstractFileSystem", str]:
     import fsspec
+    from obstore.fsspec import register
 
+    # The client that feature stores use too: one set of credentials and endpoints for both.
+    register(_OBJECT_STORES)
     try:
         return fsspec.core.url_to_fs(root)
     except (ValueError, ImportError) as error:
@@ -221,6 +227,8 @@ class _Walk:
 
 
 def _list_remote(root: str) -> Files:
+    from obstore.exceptions import BaseError
+
     filesystem, base = _filesystem(root)
     try:
         if not filesystem.exists(base):
@@ -228,8 +236,9 @@ def _list_remote(root: str) -> Files:
         if filesystem.isfile(base):
             raise CorpusError(f"the corpus {root} is a file; name the folder that holds it")
         details = filesystem.find(base, detail=True)
-    except OSError as error:
-        raise CorpusError(f"cannot list the corpus {root}: {error}") from error
+    except (OSError, BaseError) as error:
+        # A client's errors go on for pages of its own insides.
+        raise CorpusError(f"cannot list the corpus {root}: {str(error).splitlines()[0][:300]}") from error
     files = Files()
     for full, info in dict(details).items():
         path = posixpath.relpath(full.strip("/"), base.strip("/") or ".")

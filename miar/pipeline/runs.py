@@ -3,7 +3,6 @@
 import contextlib
 import json
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -88,7 +87,7 @@ def _write(store: Store, row: Mapping[str, Any]) -> None:
 
 def staging_folder(store: Store, run_id: str) -> Path:
     """Where a run keeps what is not yet part of the store."""
-    return Path(store.uri) / "_staging" / run_id
+    return Path(store.staging(run_id))
 
 
 def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
@@ -107,5 +106,5 @@ def _close_if_dead(store: Store, run_id: str) -> None:
         # Asked again: it may have ended in the meantime.
         still = (pc.field("run_id") == run_id) & (pc.field("state") == "running")
         for row in store.table(RUNS).read(filter=still).to_pylist():
-            shutil.rmtree(staging_folder(store, run_id), ignore_errors=True)
+            store.clear_staging(run_id)
             _write(store, row | {"state": "failed", "ended_at": datetime.now(UTC), "message": "interrupted"})

@@ -129,3 +129,9 @@ def read_until(uri: str, stop: str, failures) -> None:
             failures.put(f"version went back from {versions} to {now}")
         versions, looks = now, looks + 1
     failures.put(looks)
+
+
+def with_environment(variables: dict[str, str], function, *args) -> None:
+    """Children come from a server that was started earlier, with the environment of that time."""
+    os.environ.update(variables)
+    function(*args)

@@ -56,11 +56,10 @@ def test_open_refuses_a_broken_format_file(store: Store) -> None:
     assert "cannot be read" in one_line(error)
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/store", "gs://bucket/store", "memory://store"])
-def test_object_stores_are_refused_in_one_line(url: str) -> None:
+def test_a_url_that_nothing_reads_is_refused_in_one_line() -> None:
     with pytest.raises(StoreError) as error:
-        Store.open_or_create(url)
-    assert "local folder" in one_line(error)
+        Store.open_or_create("memory://store")
+    assert "cannot be opened as an object store" in one_line(error)
 
 
 def test_a_path_with_a_percent_sign_is_refused_and_one_with_spaces_works(tmp_path: Path, labels) -> None:

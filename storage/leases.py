@@ -1,0 +1,87 @@
+"""A lock on an object store: a small object that its holder renews, and that another may take once it has run out.
+
+Conditional puts decide who gets it, so two can never take the same lease. Should a holder be stopped for longer than a
+lease lasts, another goes on meanwhile: nothing is doubled then either, since every commit is conditional too.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from typing import Any
+
+LEASE_S = 30.0
+"""How long a dead process keeps others waiting."""
+RENEWALS = 3
+"""Within one lease, so that one slow request does not lose it."""
+POLL_S = 0.2
+
+
+class Lease:
+    """One holder's claim to one object."""
+
+    def __init__(self, store: Any, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
+        self._e_tag: str | None = None
+        self._released = threading.Event()
+        self._renewal: threading.Thread | None = None
+
+    def acquire(self, timeout_s: float) -> bool:
+        """Whether it was got within ``timeout_s`` seconds."""
+        deadline = time.monotonic() + timeout_s
+        while not self._try():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        self._renewal = threading.Thread(target=self._renew, daemon=True)
+        self._renewal.start()
+        return True
+
+    def release(self) -> None:
+        """Give it back; it can be taken at once."""
+        self._released.set()
+        if self._renewal is not None:
+            self._renewal.join()
+        if self._e_tag is not None:
+            self._put(self._e_tag, lasts_s=0.0)
+
+    def _try(self) -> bool:
+        import obstore
+
+        try:
+            found = obstore.get(self._store, self._key)
+        except FileNotFoundError:
+            return self._put(None, LEASE_S)
+        content = json.loads(bytes(found.bytes()))
+        # The object's own time and this machine's: clocks that differ by seconds shift the end by as much.
+        ends = found.meta["last_modified"].timestamp() + content["lasts_s"]
+        return time.time() >= ends and self._put(found.meta["e_tag"], LEASE_S)
+
+    def _put(self, e_tag: str | None, lasts_s: float) -> bool:
+        """Write the lease over the version ``e_tag``, or where there is none yet; whether nobody else did."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+        content = json.dumps({"owner": self._owner, "lasts_s": lasts_s, "nonce": uuid.uuid4().hex}).encode()
+        try:
+            written = obstore.put(self._store, self._key, content, mode="create" if e_tag is None else {"e_tag": e_tag})
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            self._e_tag = None
+            return False
+        except BaseError:
+            # The network dropped: whether it was written is not known. The next try reads what stands there.
+            if e_tag is None or self._e_tag is None:
+                raise
+            return False
+        self._e_tag = written["e_tag"]
+        return True
+
+    def _renew(self) -> None:
+        while not self._released.wait(LEASE_S / RENEWALS):
+            if self._e_tag is None:
+                return
+            self._put(self._e_tag, LEASE_S)
