@@ -1,21 +1,27 @@
 """How long it takes to find out that nothing changed.
 
     python -m benchmarks planning --clips 10000,1000000
+    python -m benchmarks planning --layout transcripts
 
 Runs :func:`miar.pipeline.plan.plan_feature_sets` on a corpus and a store in which every clip is up to date in three
 feature sets. All of it is inside: the folder is walked, its manifest of one row per clip (ten clips a file, with words,
 speaker, split and a label) is read, every clip is compared with the catalogue, every label with the store's, and the
-keys of every feature set with the clips. What is made beforehand: media files are empty (a plan does not open a file
-of a known size and time), feature rows hold one number each (a plan does not read them), and the extractors'
-descriptors are given (their weights are hashed once per process). The files have just been written, so the folder and
-the store are in the page cache. Each size is planned in a process of its own, so that its peak memory can be told.
+keys of every feature set with the clips. With ``--layout transcripts`` there is a transcript beside every file instead,
+which the store remembers, so that it is not read again.
+
+What is made beforehand: media files are empty (a plan does not open a file of a known size and time), feature rows hold
+one number each (a plan does not read them), and the extractors' descriptors are given (their weights are hashed once
+per process). The files have just been written, so the folder and the store are in the page cache. Each size is planned
+in a process of its own, so that its peak memory can be told.
 """
 
 import argparse
 import csv
 import multiprocessing
+import os
 import resource
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +50,8 @@ FEATURE_SETS_MADE = [
     FeatureSet(extractor=name, modality=modality, columns=("one",), rate_hz=10.0)
     for name, modality in (("text", Modality.TEXT), ("opensmile", Modality.AUDIO), ("mediapipe", Modality.FACE))
 ]
+LONG_AGO = 1_700_000_000
+"""A transcript that was only just written is read again; these are not."""
 GOAL_SECONDS, GOAL_CLIPS, GOAL_MB = 10.0, 1_000_000, 2048
 PARTS = ("catalogue", "listing", "comparison", "keys")
 
@@ -51,15 +59,16 @@ PARTS = ("catalogue", "listing", "comparison", "keys")
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks planning")
     parser.add_argument("--clips", default="10000,100000", help="sizes of the corpus, smallest first")
+    parser.add_argument("--layout", choices=("manifest", "transcripts"), default="manifest")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
     sizes = [int(size) for size in options.clips.split(",")]
-    found = [measure(size, options.rounds) for size in sizes]
+    found = [measure(size, options.rounds, options.layout) for size in sizes]
     for one in found:
         _show(one)
     growth = found[-1]["seconds"] / found[0]["seconds"]
     print(f"growth: {growth:.2f} x the seconds for {sizes[-1] / sizes[0]:.2f} x the clips")
-    record("planning", {**machine(), "sizes": found, "growth": growth})
+    record("planning", {**machine(), "layout": options.layout, "sizes": found, "growth": growth})
 
 
 def _show(one: dict[str, Any]) -> None:
@@ -80,17 +89,19 @@ def _verdict(met: bool) -> str:
     return "met" if met else "NOT met"
 
 
-def measure(clips: int, rounds: int) -> dict[str, Any]:
+def measure(clips: int, rounds: int, layout: str) -> dict[str, Any]:
     """Median seconds of a plan, and the planning process's peak memory."""
     with tempfile.TemporaryDirectory() as folder:
-        for step in (_make, _plan_repeatedly):
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                found = pool.submit(step, Path(folder), clips, rounds).result()
-    return {"clips": clips, **found}
+        _in_a_process(_make, Path(folder), clips, layout)
+        return {"clips": clips, **_in_a_process(_plan_repeatedly, Path(folder), clips, rounds)}
+
+
+def _in_a_process(step: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(step, *arguments).result()
 
 
 def _plan_repeatedly(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
-    """In a process of its own."""
     store, root = Store.open(folder / "store"), str(folder / CORPUS)
     idle_mb, seconds, cpu_seconds = _peak_mb(), [], []
     for _ in range(rounds):
@@ -134,9 +145,9 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _make(folder: Path, clips: int, _: int) -> None:
+def _make(folder: Path, clips: int, layout: str) -> None:
     """A corpus, and a store where a complete refresh of it leaves it."""
-    make_corpus(folder / CORPUS, clips)
+    make_corpus(folder / CORPUS, clips, layout)
     store = Store.create(folder / "store")
     changes = plan_feature_sets(store, CONFIG, [], root=str(folder / CORPUS)).changes
     catalogue.apply(store, changes, "made")
@@ -145,32 +156,41 @@ def _make(folder: Path, clips: int, _: int) -> None:
         _fill(store, feature_set, changes.live)
 
 
-def make_corpus(root: Path, clips: int) -> None:
-    """Empty media files of ten clips of 3 s each, with words, a speaker, a split and a label."""
+def make_corpus(root: Path, clips: int, layout: str) -> None:
+    """Empty media files of ten clips of 3 s each, with words; in a manifest, also with speakers, splits and labels."""
     root.mkdir()
-    with (root / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
-        manifest = csv.writer(file)
-        manifest.writerow(["path", "start", "end", "clip_id", "text", "speaker", "split", "sentiment"])
-        for index in range(clips):
-            number, segment = divmod(index, CLIPS_PER_FILE)
-            path = root / "videos" / f"{number // 100:05d}" / f"{number:07d}.mp4"
-            if segment == 0:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-            words = f"the words, as they are spoken, of clip number {index} in this corpus"
-            split = ("train", "valid", "test")[number % 3]
-            manifest.writerow(
-                [
-                    path.relative_to(root),
-                    segment * 3,
-                    segment * 3 + 2.8,
-                    f"{number:07d}_{segment}",
-                    words,
-                    f"speaker-{number % 997}",
-                    split,
-                    (index % 61) / 10 - 3,
-                ]
-            )
+    rows = [["path", "start", "end", "clip_id", "text", "speaker", "split", "sentiment"]]
+    for number in range(0, -(-clips // CLIPS_PER_FILE)):
+        path = f"videos/{number // 100:05d}/{number:07d}.mp4"
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+        indices = range(number * CLIPS_PER_FILE, min(clips, (number + 1) * CLIPS_PER_FILE))
+        if layout == "manifest":
+            rows += [_manifest_row(path, number, segment, index) for segment, index in enumerate(indices)]
+        else:
+            _write_transcript((root / path).with_suffix(".srt"), indices)
+    if layout == "manifest":
+        with (root / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+def _manifest_row(path: str, number: int, segment: int, index: int) -> list[str | float]:
+    own_id, split = f"{number:07d}_{segment}", ("train", "valid", "test")[number % 3]
+    times = (segment * 3, segment * 3 + 2.8)
+    return [path, *times, own_id, _words(index), f"speaker-{number % 997}", split, (index % 61) / 10 - 3]
+
+
+def _write_transcript(path: Path, indices: range) -> None:
+    cues = [
+        f"{at + 1}\n00:00:{at * 3:02d},000 --> 00:00:{at * 3 + 2:02d},800\n{_words(index)}\n"
+        for at, index in enumerate(indices)
+    ]
+    path.write_text("\n".join(cues), encoding="utf-8")
+    os.utime(path, (LONG_AGO, LONG_AGO))
+
+
+def _words(index: int) -> str:
+    return f"the words, as they are spoken, of clip number {index} in this corpus"
 
 
 def _fill(store: Store, feature_set: FeatureSet, clips: pa.Table) -> None:
