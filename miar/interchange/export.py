@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,7 +80,7 @@ def _source(view: View, table: str, format: str) -> tuple[pa.Schema, Iterator[pa
 @contextmanager
 def _writer(format: str, path: Path, schema: pa.Schema) -> Iterator[BatchWriter]:
     if format == "parquet":
-        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        texts: Any = [field.name for field in schema if pa.types.is_string(field.type)]
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as parquet:
             # A row group each: `write_batch` would hold a million rows before it writes one.
             yield lambda batch: parquet.write_table(pa.Table.from_batches([batch]))

@@ -209,10 +209,10 @@ class _Bounded:
 def _check_claims(file: BinaryIO, size: int) -> None:
     """Lengths fit the file, and memo entries, which are kept in one array, are numbered no higher than there can be."""
     for number, (code, argument, _) in enumerate(pickletools.genops(_Bounded(file, size))):  # type: ignore[arg-type]
-        if code.name.endswith("PUT"):
-            if int(argument) > number:
-                raise _RefusedError("a memo entry out of turn")
-        elif code.name == "FRAME" and int(argument) > size:
+        claimed = argument if isinstance(argument, int) else 0
+        if code.name.endswith("PUT") and claimed > number:
+            raise _RefusedError("a memo entry out of turn")
+        if code.name == "FRAME" and claimed > size:
             raise pickle.UnpicklingError("it is cut off, or was damaged")
 
 
