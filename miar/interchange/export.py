@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,8 +80,10 @@ def _source(view: View, table: str, format: str) -> tuple[pa.Schema, Iterator[pa
 @contextmanager
 def _writer(format: str, path: Path, schema: pa.Schema) -> Iterator[BatchWriter]:
     if format == "parquet":
-        with pq.ParquetWriter(path, schema, compression="zstd") as parquet:
-            yield parquet.write_batch
+        texts: Any = [field.name for field in schema if pa.types.is_string(field.type)]
+        with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as parquet:
+            # A row group each: `write_batch` would hold a million rows before it writes one.
+            yield lambda batch: parquet.write_table(pa.Table.from_batches([batch]))
     elif format == "csv":
         flat = pa.schema([(field.name, _csv_type(field.type)) for field in schema])
         with pa_csv.CSVWriter(path, flat) as csv:

@@ -4,22 +4,29 @@ A pickle is a program. This reader knows a dozen names and nothing else, and non
 what a pickle tells it about memory (``numpy.ndarray((2,), "O", b"...")`` alone crashes the interpreter, and a forged
 dtype state turns bytes into object pointers). Arrays are therefore put together here, from checked parts.
 
+A small file can also ask for much memory: by a length or the number of a memo entry that it only claims, or by copying
+one text again and again. Its opcodes are therefore looked through first, and what calls make is counted.
+
 Notable: both ``numpy.core`` and ``numpy._core`` are understood; arrays come back as :class:`PickledArray`, since a
 pickle is free to name one before it says what is in it.
 """
 
 import math
 import pickle
+import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from miar.errors import UserError
+
+_COPIES = 4
+"""How many times its own size a pickle may make by calls: numpy and old protocols write bytes by way of others."""
 
 _PLAIN = re.compile(r"[<>|=]?(?:b1|\?|[iu][1248]|f[248]|[SU]\d{1,6})")
 
@@ -72,13 +79,17 @@ class _Dtype:
 class _Allowed:
     """Something that a pickle may call, and cannot change."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "_spend")
 
-    def __init__(self, call: Callable[..., Any]) -> None:
+    def __init__(self, call: Callable[..., Any], spend: Callable[[int], None]) -> None:
         object.__setattr__(self, "_call", call)
+        object.__setattr__(self, "_spend", spend)
 
     def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)
+        made = self._call(*arguments)
+        if isinstance(made, bytes | bytearray | set | dict):
+            self._spend(len(made))
+        return made
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise _RefusedError("a change of a function")
@@ -148,11 +159,7 @@ def _bytes(*arguments: Any) -> bytes:
 
 
 _ARRAYS = {"_reconstruct": _empty, "scalar": _scalar}
-_CONTAINERS = {
-    "bytearray": lambda *given: bytearray(_bytes(*given)),
-    "bytes": _bytes,
-    **{kind.__name__: kind for kind in (dict, list, set, tuple)},
-}
+_CONTAINERS = {"bytearray": lambda *given: bytearray(_bytes(*given)), "bytes": _bytes, "set": set}
 _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     **{(f"numpy.{core}.multiarray", name): call for core in ("core", "_core") for name, call in _ARRAYS.items()},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
@@ -165,10 +172,48 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class _PlainUnpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(file)
+        self._left = _COPIES * size
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NAMES:
             raise _RefusedError(f"{module}.{name}")
-        return _Allowed(_NAMES[module, name])
+        return _Allowed(_NAMES[module, name], self._spend)
+
+    def _spend(self, length: int) -> None:
+        self._left -= length
+        if self._left < 0:
+            raise _RefusedError("more memory than its size allows")
+
+
+class _Bounded:
+    """A file that refuses to read more than it has, before memory is taken for it."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def read(self, length: int) -> bytes:
+        if length > self._size - self._file.tell():
+            raise pickle.UnpicklingError("it is cut off, or was damaged")
+        return self._file.read(length)
+
+    def readline(self) -> bytes:
+        return self._file.readline()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _check_claims(file: BinaryIO, size: int) -> None:
+    """Lengths fit the file, and memo entries, which are kept in one array, are numbered no higher than there can be."""
+    for number, (code, argument, _) in enumerate(pickletools.genops(_Bounded(file, size))):  # type: ignore[arg-type]
+        claimed = argument if isinstance(argument, int) else 0
+        if code.name.endswith("PUT") and claimed > number:
+            raise _RefusedError("a memo entry out of turn")
+        if code.name == "FRAME" and claimed > size:
+            raise pickle.UnpicklingError("it is cut off, or was damaged")
 
 
 def load_plain_pickle(path: Path) -> Any:
@@ -181,7 +226,10 @@ def load_plain_pickle(path: Path) -> Any:
         raise UserError(f"no such file: {path}; give a .pkl file")
     try:
         with path.open("rb") as file:
-            return _PlainUnpickler(file).load()
+            size = path.stat().st_size
+            _check_claims(file, size)
+            file.seek(0)
+            return _PlainUnpickler(file, size).load()
     except _RefusedError as error:
         raise UserError(
             f"{path} is refused, and nothing in it was run: it asks for {error}, and only arrays of numbers and plain "

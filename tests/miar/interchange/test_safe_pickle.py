@@ -112,7 +112,13 @@ def forged_dtype() -> bytes:
         (pickle.dumps(np.zeros(2, [("a", "O")])), "asks for arrays"),
         (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.", "the codec 'rot13'"),
         (b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "the codec"),
-        (b"cbuiltins\nlist\n}X\x01\x00\x00\x00aK\x01sb.", "a change of a function"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "a memo entry out of turn"),
+        (b"\x80\x05\x96\xff\xff\xff\xff\x0f\x00\x00\x00.", "cut off"),
+        (
+            b"\x80\x03B\x64\x00\x00\x00" + b"a" * 100 + b"q\x00](" + b"cbuiltins\nbytes\nh\x00\x85R" * 99 + b"e.",
+            "more mem",
+        ),
+        (b"cbuiltins\nset\n}X\x01\x00\x00\x00aK\x01sb.", "a change of a function"),
         (b"\x80\x02X\x03\x00\x00\x00abcQ.", "cannot read"),
         (b"not a pickle", "cannot read"),
         (pickle.dumps(np.arange(100))[:-40], "cannot read"),
@@ -153,3 +159,23 @@ def test_shapes_and_bytes_must_fit(tmp_path: Path) -> None:
     huge = b"\x8a\x08" + struct.pack("<q", 2**60) + b"\x85"
     with pytest.raises(UserError, match="bytes do not fit its shape"):
         load(tmp_path, bytes(content[:at] + huge + content[at + 3 :]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), protocol=st.integers(0, 5))
+def test_a_damaged_pickle_is_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, protocol: int
+) -> None:
+    """Whatever bytes are changed: an object, or a line; and little memory."""
+    whole = bytearray(pickle.dumps({"a": np.arange(6.0), "b": ["x", 1.5, b"z"], "o": np.array(["q", None])}, protocol))
+    places = st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255))
+    for place, value in data.draw(st.lists(places, min_size=1, max_size=5)):
+        whole[place] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.pkl"
+    path.write_bytes(whole)
+    line = ""
+    try:
+        load_plain_pickle(path)
+    except UserError as error:
+        line = str(error)
+    assert "\n" not in line
