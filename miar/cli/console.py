@@ -14,8 +14,8 @@ from rich.table import Table
 
 from miar.pipeline.progress import watched_by
 
-IDENTIFIERS = frozenset({"table", "model", "run", "id", "system"})
-"""Columns to copy from: they stand in one line, whatever else has to fold."""
+UNFOLDED = frozenset({"table", "model", "run", "id", "system", "started", "created_at"})
+"""Columns that stand in one line, whatever else has to fold: identifiers to copy from, and times."""
 
 
 class _PatientConsole(Console):
@@ -61,7 +61,7 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         return
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for name in rows[0]:
-        drawn.add_column(name.replace("_", " "), overflow="fold", no_wrap=name in IDENTIFIERS)
+        drawn.add_column(name.replace("_", " "), overflow="fold", no_wrap=name in UNFOLDED)
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row.values()))
     out.print(drawn)

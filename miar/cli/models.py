@@ -136,7 +136,9 @@ def show_scores(result: dict[str, Any]) -> None:
 
 
 def _validation(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix("valid_"): value for name, value in metrics.items() if not name.endswith("_empty")}
+    """The figures, and of the counts those that say something."""
+    shown = {name: value for name, value in metrics.items() if not name.endswith(("_empty", "_unlabelled")) or value}
+    return {name.removeprefix("valid_"): value for name, value in shown.items()}
 
 
 def _shown(system: str, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -165,6 +165,11 @@ class ClipDataset:
         columns = [self.modalities[name].available if name in self.modalities else absent for name in MODALITIES]
         return np.stack(columns, axis=1)
 
+    @property
+    def scorable(self) -> NDArray[np.bool_]:
+        """(N,) clips that have any modality at all."""
+        return np.logical_or.reduce(self.available, axis=1)
+
     def subset(self, indices: Sequence[int] | NDArray[Any]) -> "ClipDataset":
         """The clips at ``indices`` (integers, or a boolean mask over all clips), in that order."""
         chosen = np.asarray(indices)

@@ -41,7 +41,9 @@ def evaluate_model(
         result.update(model_id=model_id(loaded), split=split, snapshot_id=pinned.id, label=loaded.target.label)
         advance("evaluations", 1, 2 if baselines else 1)
         if baselines and not chosen.classes:
-            result["baselines"] = _baselines(dataset.where_split("train"), chosen, scale)
+            # The same clips for all: those with nothing at all get no score, so no baseline is judged by them either.
+            scored = chosen.subset(chosen.scorable)
+            result["baselines"] = _baselines(dataset.where_split("train"), scored, scale)
             advance("evaluations", 2, 2)
     return dict(result)
 
