@@ -25,7 +25,8 @@ NOW = "now"
 ID_HEX_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
-_LOCK_TIMEOUT_S = 120.0
+_LOCK_TIMEOUT_S = 600.0
+"""Taking a snapshot computes the checksums of all files that no earlier one knows."""
 
 
 class SnapshotCatalog:

@@ -89,6 +89,11 @@ def merge_and_die(uri: str, point: str, values: dict[str, float]) -> None:
     table.merge(label_rows(values))
 
 
+def maintain_and_die(uri: str, point: str) -> None:
+    die_at(point)
+    Store.open(uri).maintain(retention_days=0.0)
+
+
 def work_for_ever(uri: str, seed: int) -> None:
     """Stages, registers and merges until it is killed: what it writes depends on the round alone."""
     store = Store.open(uri)

@@ -32,7 +32,7 @@ def run(example: str, store: str) -> dict:
 
 
 def test_the_page_has_examples() -> None:
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.findall(r"\w+", text)[1] + str(len(text)))
