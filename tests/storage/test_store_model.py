@@ -166,7 +166,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
                 assert snapshot.read(SPEC.name).sort_by("clip_id").equals(rows(dict(sorted(content.items()))))
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(15, 12), pytest.param(200, 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("examples", "steps"), [(15, 12), pytest.param(100, 40, marks=pytest.mark.slow)])
 def test_the_store_behaves_like_a_dictionary(examples: int, steps: int) -> None:
     run_state_machine_as_test(
         StoreAgainstDict,
