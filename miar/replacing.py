@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,22 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        # The body also reads: a file that it misses is no fault of `path`.
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise UserError(f"cannot write {path}: {error.strerror}; make room and try again") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _in_place_of(path, Path.touch, lambda file: file.unlink(missing_ok=True)) as file:
+        yield file
 
 
 @contextmanager
@@ -47,17 +33,25 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is there already; name a new or an empty folder")
+    with _in_place_of(path, Path.mkdir, lambda folder: shutil.rmtree(folder, ignore_errors=True)) as folder:
+        yield folder
+
+
+@contextmanager
+def _in_place_of(path: Path, make: Callable[[Path], None], remove: Callable[[Path], None]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        temporary.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(temporary)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
+        # The body also reads: a file that it misses is no fault of `path`.
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise UserError(f"cannot write {path}: {error.strerror}; make room and try again") from error
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)

@@ -107,7 +107,7 @@ def test_named_summaries(tmp_path: Path) -> None:
 
 def test_columns_that_are_called_like_the_frames_own(tmp_path: Path) -> None:
     store = with_summaries(tmp_path)
-    snapshot = store.snapshots.take("now")
+    snapshot = store.snapshots.take("taken")
     export_table(store, "features/smile", format="frames", out=tmp_path / "out.parquet", snapshot=snapshot)
     rows = pq.read_table(tmp_path / "out.parquet").drop(["clip_id"]).to_pylist()
     assert rows[1] == {"source_id": "mine", "frame": 1, "time": 1.5, "smile_time": 3.0, "F0": 4.0}
