@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-SHORT = ("extraction", "store", "scoring", "planning")
-LONG = ("demo_quality",)
+SHORT = ("extraction", "store", "reading", "scoring", "planning")
+LONG = ("demo_quality", "upkeep")
 
 
 def main() -> None:

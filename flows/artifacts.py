@@ -30,6 +30,16 @@ def metrics_table(key: str, description: str, rows: list[dict[str, Any]]) -> Non
     create_table_artifact(table=rows, key=key, description=description)
 
 
+def maintenance_table(result: dict[str, Any]) -> None:
+    """Files merged per table, and what was removed."""
+    rows = [{"what": f"{one['table']}: files merged", "count": one["merged"]} for one in result["tables"]]
+    rows += [{"what": f"{why} files removed", "count": count} for why, count in result["removed"].items()]
+    rows += [{"what": problem, "count": 1} for problem in result["problems"]]
+    create_table_artifact(
+        table=rows, key="maintenance", description=f"{result['removed_bytes'] / 2**20:.1f} MiB no longer needed"
+    )
+
+
 def report_link(path: str) -> None:
     """Where the report lies."""
     create_link_artifact(link=f"file://{path}", key="report", description="The report of this run")

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from storage.catalog import SnapshotCatalog
+    from storage.diff import Diff, TableDiff
     from storage.errors import CommitConflictError, StoreError
+    from storage.findings import Finding, Verification
+    from storage.maintenance import MaintenanceReport
     from storage.plans import MergeResult, RegisterResult
     from storage.schema import (
         CLIPS,
@@ -32,7 +35,10 @@ __all__ = [
     "RUNS",
     "SCORES",
     "CommitConflictError",
+    "Diff",
+    "Finding",
     "KeyedTable",
+    "MaintenanceReport",
     "MergeResult",
     "RegisterResult",
     "Snapshot",
@@ -40,13 +46,18 @@ __all__ = [
     "SnapshotInfo",
     "Store",
     "StoreError",
+    "TableDiff",
     "TableSpec",
+    "Verification",
     "feature_table",
 ]
 
 _HOMES = {
     "storage.catalog": ("SnapshotCatalog",),
+    "storage.diff": ("Diff", "TableDiff"),
     "storage.errors": ("CommitConflictError", "StoreError"),
+    "storage.findings": ("Finding", "Verification"),
+    "storage.maintenance": ("MaintenanceReport",),
     "storage.plans": ("MergeResult", "RegisterResult"),
     "storage.schema": (
         "CLIPS",

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,10 +20,13 @@ from storage.schema import CLIPS, FEATURE_SETS, LABELS
 from storage.snapshots import PinnedFile, PinnedTable, Record, Snapshot, SnapshotInfo
 
 FOLDER = "_snapshots"
+NOW = "now"
+"""In place of a snapshot's name: the tables as they are."""
 ID_HEX_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
-_LOCK_TIMEOUT_S = 120.0
+_LOCK_TIMEOUT_S = 600.0
+"""Taking a snapshot computes the checksums of all files that no earlier one knows."""
 
 
 class SnapshotCatalog:
@@ -46,21 +49,65 @@ class SnapshotCatalog:
         Raises:
             StoreError: the name is taken by other content, or cannot be one.
         """
-        if name is not None and (not _NAME.fullmatch(name) or _ID.fullmatch(name)):
+        if name is not None and (not _NAME.fullmatch(name) or _ID.fullmatch(name) or name == NOW):
             raise StoreError(f"{name!r} cannot name a snapshot: use up to 100 letters, digits, '.', '_' and '-'")
+        with self.lock():
+            with self._guard():
+                seen = self._versions()
+            records = self.records()
+            tables = self._pin(seen, records)
+            return Snapshot(self._files, self._enter(_content_id(tables), name, tables, records))
+
+    def remove(self, id_or_name: str) -> SnapshotInfo:
+        """Forget a name, and with the last one or by its id the snapshot itself.
+
+        Its files stay until maintenance finds that nothing else needs them.
+
+        Returns:
+            What is left of it under the remaining names; no names: nothing.
+
+        Raises:
+            StoreError: there is no such snapshot.
+        """
+        with self.lock():
+            record = self._find(id_or_name, self.records())
+            left = () if id_or_name == record.id else tuple(name for name in record.names if name != id_or_name)
+            remaining = replace(record, names=left)
+            if left:
+                self._write(remaining)
+            else:
+                self._files.remove(f"{FOLDER}/{record.id}.json")
+        return remaining.info
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held while a snapshot is taken or removed, and while maintenance deletes what none of them pins."""
+        return self._files.lock("snapshots", _LOCK_TIMEOUT_S, "snapshots are being taken or cleaned up; try again")
+
+    def pinned(self) -> dict[str, set[str]]:
+        """Table -> names of the files that some snapshot reads."""
+        found: dict[str, set[str]] = {}
+        for record in self.records():
+            for table, pinned in record.tables.items():
+                found.setdefault(table, set()).update(file.name for file in pinned.files)
+        return found
+
+    def current(self) -> Snapshot:
+        """The tables as they are now, in the form of a snapshot that is not kept and pins nothing."""
         with self._guard():
             seen = self._versions()
-        records = self._records()
-        tables = self._pin(seen, records)
-        identity = _content_id(tables)
-        taken = "another snapshot is being taken; try again"
-        with self._files.lock("snapshots", _LOCK_TIMEOUT_S, taken):
-            record = self._enter(identity, name, tables, self._records())
-        return Snapshot(self._files, record)
+        tables = {
+            table: PinnedTable(
+                delta.version(),
+                delta.schema().to_json(),
+                tuple(PinnedFile(name, size, 0, "") for name, size in _live_files(delta)),
+            )
+            for table, delta in seen.items()
+        }
+        return Snapshot(self._files, Record(NOW, 0, (), datetime.now(UTC).isoformat(), (), tables))
 
     def list(self) -> list[SnapshotInfo]:
         """All snapshots, in the order they were taken."""
-        return [record.info for record in self._records()]
+        return [record.info for record in self.records()]
 
     def open(self, id_or_name: str | None = None) -> Snapshot:
         """A snapshot by its id or one of its names; ``None``: the one taken last.
@@ -68,16 +115,19 @@ class SnapshotCatalog:
         Raises:
             StoreError: there is no such snapshot, or a file of it is gone or changed.
         """
-        records = self._records()
+        records = self.records()
         if not records:
             raise StoreError(f"{self._files.root} has no snapshot yet; take one first")
-        found = [record for record in records if id_or_name in (None, record.id, *record.names)]
-        if not found:
-            known = ", ".join(record.info.name or record.id for record in records)
-            raise StoreError(f"no snapshot is called {id_or_name}; there are: {known}")
-        snapshot = Snapshot(self._files, found[-1])
+        snapshot = Snapshot(self._files, self._find(id_or_name, records))
         snapshot.check()
         return snapshot
+
+    def _find(self, id_or_name: str | None, records: Sequence[Record]) -> Record:
+        found = [record for record in records if id_or_name in (None, record.id, *record.names)]
+        if not found:
+            known = ", ".join(record.info.name or record.id for record in records) or "none"
+            raise StoreError(f"no snapshot is called {id_or_name}; there are: {known}")
+        return found[-1]
 
     def _versions(self) -> dict[str, DeltaTable]:
         fixed = [spec.name for spec in (CLIPS, LABELS, FEATURE_SETS) if log.exists(self._files, spec.name)]
@@ -93,10 +143,13 @@ class SnapshotCatalog:
         }
         tables: dict[str, PinnedTable] = {}
         for table, delta in seen.items():
-            live = pa.table(delta.get_add_actions(flatten=True)).select(["path", "size_bytes"]).sort_by("path")
             files = []
-            for name, size in zip(*live.to_pydict().values(), strict=True):
+            for name, size in _live_files(delta):
                 modified = self._files.modified_ns(f"{table}/{name}")
+                if modified is None:
+                    raise StoreError(
+                        f"{table}/{name} is gone; `miar verify {self._files.root} --repair` mends the table"
+                    )
                 file = known.get((table, name, size, modified))
                 files.append(file or PinnedFile(name, size, modified, self._files.sha256(f"{table}/{name}")))
             tables[table] = PinnedTable(delta.version(), delta.schema().to_json(), tuple(files))
@@ -121,8 +174,11 @@ class SnapshotCatalog:
             feature_sets=known.feature_sets if known is not None else self._descriptors(tables),
             tables=known.tables if known is not None else tables,
         )
-        self._files.write(f"{FOLDER}/{identity}.json", json.dumps(asdict(record), indent=1, default=str) + "\n")
+        self._write(record)
         return record
+
+    def _write(self, record: Record) -> None:
+        self._files.write(f"{FOLDER}/{record.id}.json", json.dumps(asdict(record), indent=1, default=str) + "\n")
 
     def _descriptors(self, tables: dict[str, PinnedTable]) -> Sequence[dict[str, Any]]:
         if FEATURE_SETS.name not in tables:
@@ -135,12 +191,24 @@ class SnapshotCatalog:
             for row in rows.sort_by([(column, "ascending") for column in FEATURE_SETS.key]).to_pylist()
         ]
 
-    def _records(self) -> Sequence[Record]:
-        """In the order they were taken."""
-        names = [name for name in self._files.entries(FOLDER) if name.endswith(".json")]
-        return sorted((self._load(name) for name in names), key=lambda record: record.number)
+    def records(self) -> Sequence[Record]:
+        """The files behind the snapshots, in the order they were taken.
 
-    def _load(self, name: str) -> Record:
+        Raises:
+            StoreError: naming one that cannot be read.
+        """
+        return sorted((self.load(name) for name in self.record_files()), key=lambda record: record.number)
+
+    def record_files(self) -> Sequence[str]:
+        """Names within ``_snapshots/``."""
+        return [name for name in self._files.entries(FOLDER) if name.endswith(".json")]
+
+    def load(self, name: str) -> Record:
+        """The record in one of :meth:`record_files`.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
         try:
             tree = json.loads(self._files.read(f"{FOLDER}/{name}"))
             tables = {
@@ -154,6 +222,12 @@ class SnapshotCatalog:
             return Record(**{**tree, "names": tuple(tree["names"]), "tables": tables})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self._files.path(f'{FOLDER}/{name}')} cannot be read; restore or remove it") from error
+
+
+def _live_files(delta: DeltaTable) -> Iterable[tuple[str, int]]:
+    """(name, bytes), sorted by name."""
+    live = pa.table(delta.get_add_actions(flatten=True)).select(["path", "size_bytes"]).sort_by("path")
+    return zip(*live.to_pydict().values(), strict=True)
 
 
 def _content_id(tables: dict[str, PinnedTable]) -> str:

@@ -5,10 +5,11 @@ the log belongs to a worker or to the dead, never to a commit in the making. The
 of one machine; that two commits cannot both replace one version is the log's own doing.
 """
 
+import contextlib
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -18,6 +19,7 @@ import pyarrow as pa
 from storage import log
 from storage.errors import CommitConflictError, StoreError
 from storage.files import Files
+from storage.history import checkpoint_if_due
 from storage.schema import TableSpec
 from storage.shards import write_shards
 
@@ -27,6 +29,7 @@ _FIRST_WAIT_S = 0.01
 _LONGEST_WAIT_S = 1.0
 
 Guard = Callable[[], AbstractContextManager[None]]
+Rows = Callable[[], Iterable[pa.RecordBatch]]
 Result = TypeVar("Result")
 
 
@@ -52,21 +55,64 @@ class Committer:
     def commit(self, plan: Callable[[log.Version], tuple[Change, Result]]) -> Result:
         """Plan on the newest version and commit, again and again until no other writer came between.
 
+        A table that lacks columns gets them first.
+
         Raises:
             CommitConflictError: others came between :data:`MAX_ATTEMPTS` times.
         """
         for attempt in range(MAX_ATTEMPTS):
-            version = log.load(self._files, self._spec)
-            change, result = plan(version)
             try:
+                version = self._whole()
+                change, result = plan(version)
                 self._apply(version, change)
             except log.ConflictError:
                 time.sleep(random.uniform(0.1, 1.0) * min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt))
             else:
                 return result
-        raise CommitConflictError(
-            f"other writers changed the table {self._spec.name} {MAX_ATTEMPTS} times in a row; run this again"
-        )
+        raise self._outpaced()
+
+    def rewrite(self, names: Sequence[str], rows: Rows, *, data_change: bool) -> bool:
+        """Put ``rows``, which are read from the files ``names``, into one new file in their place.
+
+        Files never change, so the new file is as good as they are for as long as all of them are live; a commit of
+        others does not spoil it.
+
+        Args:
+            names: live files; all of them leave the table.
+            rows: reads what is to stand there instead; none: nothing does.
+            data_change: whether rows are changed or left out.
+
+        Returns:
+            Whether it was done; ``False``: one of ``names`` had left the table meanwhile.
+
+        Raises:
+            CommitConflictError: others came between :data:`MAX_ATTEMPTS` times.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            with contextlib.suppress(log.ConflictError):
+                self._whole()
+                return self._replace(names, rows(), data_change)
+        raise self._outpaced()
+
+    def _replace(self, names: Sequence[str], rows: Iterable[pa.RecordBatch], data_change: bool) -> bool:
+        with self._drafts() as drafts:
+            written = self._write(drafts, rows, roll=False)
+            with self._guard():
+                version = log.load(self._files, self._spec)
+                if not set(names) <= set(version.names):
+                    return False
+                self._enter(version, names, drafts, written, data_change=data_change)
+        checkpoint_if_due(self._files, self._spec.name, version.next_number)
+        return True
+
+    def _whole(self) -> log.Version:
+        """The newest version, with all columns."""
+        version = log.load(self._files, self._spec)
+        if not version.lacking:
+            return version
+        with self._guard():
+            log.add_columns(self._files, self._spec, version)
+        return log.load(self._files, self._spec)
 
     def _apply(self, version: log.Version, change: Change) -> None:
         """Write the new files, then make them live in place of the removed ones.
@@ -74,23 +120,41 @@ class Committer:
         Raises:
             log.ConflictError: the table is no longer at ``version``; no file was left behind.
         """
-        drafts = f"{STAGING}/commit-{uuid.uuid4().hex}"
-        try:
+        with self._drafts() as drafts:
             written = self._write(drafts, change.written)
             if not (written or change.removed or change.adopted):
                 return
             with self._guard():
-                for name in written:
-                    self._files.publish(f"{drafts}/{name}", f"{self._spec.name}/{name}")
-                try:
-                    added = [*change.adopted, *written]
-                    log.commit(self._files, self._spec, version, removed=change.removed, added=added)
-                except (log.ConflictError, StoreError):
-                    self._withdraw(written)
-                    raise
-            log.checkpoint_if_due(self._files, self._spec, version.next_number)
+                self._enter(version, change.removed, drafts, written, change.adopted)
+        checkpoint_if_due(self._files, self._spec.name, version.next_number)
+
+    @contextlib.contextmanager
+    def _drafts(self) -> Iterator[str]:
+        folder = f"{STAGING}/commit-{uuid.uuid4().hex}"
+        try:
+            yield folder
         finally:
-            self._files.discard(drafts)
+            self._files.discard(folder)
+
+    def _enter(
+        self,
+        version: log.Version,
+        removed: Sequence[str],
+        drafts: str,
+        written: Sequence[str],
+        adopted: Sequence[str] = (),
+        *,
+        data_change: bool = True,
+    ) -> None:
+        """Under the guard: give the drafts their names in the table's folder, and the log its entry."""
+        for name in written:
+            self._files.publish(f"{drafts}/{name}", f"{self._spec.name}/{name}")
+        added = [*adopted, *written]
+        try:
+            log.commit(self._files, self._spec, version, removed=removed, added=added, data_change=data_change)
+        except (log.ConflictError, StoreError):
+            self._withdraw(written)
+            raise
 
     def _withdraw(self, written: Sequence[str]) -> None:
         """Take the files of a failed commit out of the folder, unless it reached the log after all."""
@@ -99,12 +163,17 @@ class Committer:
             if name not in live:
                 self._files.remove(f"{self._spec.name}/{name}")
 
-    def _write(self, folder: str, batches: Iterable[pa.RecordBatch]) -> list[str]:
+    def _write(self, folder: str, batches: Iterable[pa.RecordBatch], *, roll: bool = True) -> list[str]:
         names: list[str] = []
 
         def new_path() -> str:
             names.append(f"{uuid.uuid4().hex}.parquet")
             return self._files.scratch(f"{folder}/{names[-1]}")
 
-        write_shards(new_path, batches, self._spec)
+        write_shards(new_path, batches, self._spec, roll=roll)
         return names
+
+    def _outpaced(self) -> CommitConflictError:
+        return CommitConflictError(
+            f"other writers changed the table {self._spec.name} {MAX_ATTEMPTS} times in a row; run this again"
+        )

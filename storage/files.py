@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -20,7 +21,19 @@ from filelock import FileLock, Timeout
 from storage.errors import StoreError
 
 LOCKS = "_locks"
+DRAFT_SUFFIX = ".tmp"
+"""Of small files that are being written; one that is old was left by a process that died."""
 _LOCK_POLL_S = 0.005
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file on local disk that is not yet part of the store."""
+
+    name: str
+    size: int
+    """Bytes."""
+    modified_ns: int
 
 
 class Files(Protocol):
@@ -50,7 +63,9 @@ class Files(Protocol):
         """Bytes; ``None`` where there is no such file."""
         ...
 
-    def modified_ns(self, name: str) -> int: ...
+    def modified_ns(self, name: str) -> int | None:
+        """Nanoseconds since 1970; ``None`` where there is no such file."""
+        ...
 
     def entries(self, folder: str) -> list[str]:
         """Names directly in ``folder``, sorted; none where there is no such folder."""
@@ -58,8 +73,15 @@ class Files(Protocol):
 
     def read(self, name: str) -> str: ...
 
-    def write(self, name: str, text: str) -> None:
-        """Write or replace a small file at once: a reader sees the old text or the new one."""
+    def write(self, name: str, text: str, *, durable: bool = True) -> None:
+        """Write or replace a small file at once: a reader sees the old text or the new one.
+
+        Not ``durable``: it may be lost or empty after a power cut, and costs no wait for the disk.
+        """
+        ...
+
+    def create(self, name: str, text: str) -> bool:
+        """As :meth:`write`, unless the name is taken. Returns whether it was free: of several at once, one wins."""
         ...
 
     def publish(self, draft: str, name: str) -> bool:
@@ -76,6 +98,10 @@ class Files(Protocol):
 
     def discard(self, name: str) -> None:
         """Remove a draft, or a folder of them."""
+        ...
+
+    def drafts(self, folder: str) -> list[Draft]:
+        """Everything below a folder of drafts."""
         ...
 
     def sha256(self, name: str) -> str: ...
@@ -140,8 +166,11 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def modified_ns(self, name: str) -> int:
-        return os.stat(self.path(name)).st_mtime_ns
+    def modified_ns(self, name: str) -> int | None:
+        try:
+            return os.stat(self.path(name)).st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def entries(self, folder: str) -> list[str]:
         try:
@@ -153,15 +182,23 @@ class LocalFiles:
         with open(self.path(name), encoding="utf-8") as file:
             return file.read()
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str, *, durable: bool = True) -> None:
         with _one_line(self.path(name)):
             self._make_parent(name)
-            draft = f"{self.path(name)}.{uuid.uuid4().hex}.tmp"
+            draft = f"{self.path(name)}.{uuid.uuid4().hex}{DRAFT_SUFFIX}"
             with open(draft, "w", encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(draft, self.path(name))
+
+    def create(self, name: str, text: str) -> bool:
+        draft = f"{name}.{uuid.uuid4().hex}{DRAFT_SUFFIX}"
+        self.write(draft, text)
+        created = self.publish(draft, name)
+        self.remove(draft)
+        return created
 
     def _make_parent(self, name: str) -> None:
         with _one_line(self.path(name)):
@@ -189,6 +226,9 @@ class LocalFiles:
         else:
             self.remove(name)
 
+    def drafts(self, folder: str) -> list[Draft]:
+        return local_drafts(self.root, folder)
+
     def sha256(self, name: str) -> str:
         with open(self.path(name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -208,6 +248,18 @@ class LocalFiles:
             yield
         finally:
             lock.release()
+
+
+def local_drafts(root: str, folder: str) -> list[Draft]:
+    """Every file below ``folder``, named relative to ``root``, sorted."""
+    found: list[Draft] = []
+    for top, _, names in os.walk(os.path.join(root, folder)):
+        for name in names:
+            path = os.path.join(top, name)
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.stat(path)
+                found.append(Draft(os.path.relpath(path, root).replace(os.sep, "/"), stat.st_size, stat.st_mtime_ns))
+    return sorted(found, key=lambda draft: draft.name)
 
 
 @contextlib.contextmanager

@@ -90,12 +90,15 @@ class KeyIndex:
 
     def add(self, names: set[str], rows: pa.Table) -> None:
         """``rows``: the key and payload columns of the files ``names``, and ``__filename``."""
-        for name in sorted(names):
-            self._numbers[name] = len(self._files)
-            self._files.append(name)
+        added_files = sorted(names)
+        first = len(self._files)
+        # A file that left and came back gets a new number: its old one is forgotten with its rows.
+        self._numbers |= {name: first + n for n, name in enumerate(added_files)}
+        self._files += added_files
         columns = {"id": identity(rows, self._columns)}
         columns |= {name: rows[name] for name in self._payload}
-        columns["file"] = pc.index_in(rows["__filename"], value_set=pa.array(self._files, pa.string()))
+        numbers = pc.index_in(rows["__filename"], value_set=pa.array(added_files, pa.string()))
+        columns["file"] = pc.cast(pc.add(numbers, first), pa.int32())
         added = pa.table(columns)
         self._rows = added if self._rows is None else pa.concat_tables([self._rows, added])
 

@@ -6,9 +6,8 @@ and time travel need it.
 """
 
 import contextlib
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -25,13 +24,10 @@ from deltalake.transaction import (
 
 from storage.errors import StoreError
 from storage.files import Files
-from storage.schema import TableSpec
+from storage.history import LOG
+from storage.schema import INPUT_HASH, TableSpec
 from storage.shards import statistics
 
-CHECKPOINT_EVERY = 20
-"""Commits. Without checkpoints every reader replays the whole log."""
-
-_LOG = "_delta_log"
 _NO_RETRY = CommitProperties(max_commit_retries=0)
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
@@ -47,6 +43,8 @@ class Version:
     delta: DeltaTable | None
     live: pa.Table
     """One row per live file: path, size_bytes, num_records, and min/max of the skipping columns."""
+    lacking: tuple[str, ...] = ()
+    """Columns that the table was made without: null in every row until the table has them."""
 
     @property
     def number(self) -> int | None:
@@ -64,11 +62,11 @@ class Version:
 
 def exists(files: Files, name: str) -> bool:
     """Whether the table has had its first commit. The log is never cleaned, so its first entry stays."""
-    return files.size(f"{name}/{_LOG}/{0:020}.json") is not None
+    return files.size(f"{name}/{LOG}/{0:020}.json") is not None
 
 
 def load(files: Files, spec: TableSpec) -> Version:
-    """The newest version.
+    """The newest version. A table that was made before some columns were thought of is read with nulls in them.
 
     Raises:
         StoreError: the table was written with other columns.
@@ -76,9 +74,35 @@ def load(files: Files, spec: TableSpec) -> Version:
     if not exists(files, spec.name):
         return Version(None, pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())}))
     delta = DeltaTable(files.url(spec.name))
-    if not pa.schema(delta.schema().to_arrow()).equals(spec.schema):
-        raise StoreError(f"the table {spec.name} was written with other columns than are asked for now")
-    return Version(delta, pa.table(delta.get_add_actions(flatten=True)))
+    columns = pa.schema(delta.schema().to_arrow())
+    if unknown := [name for name in columns.names if name not in spec.schema.names]:
+        raise StoreError(
+            f"the table {spec.name} was written with other columns than are asked for now: it has"
+            f" {', '.join(unknown)}; upgrade miar if a newer version wrote it"
+        )
+    if other := [name for name in columns.names if not columns.field(name).equals(spec.schema.field(name))]:
+        kinds = ", ".join(f"{name} is {columns.field(name).type}" for name in other)
+        raise StoreError(f"the table {spec.name} was written with other columns than are asked for now: {kinds}")
+    lacking = tuple(name for name in spec.schema.names if name not in columns.names)
+    if required := [name for name in lacking if name in (*spec.skipping_columns, INPUT_HASH)]:
+        raise StoreError(
+            f"the table {spec.name} was written with other columns than are asked for now: it has no"
+            f" {', '.join(required)}, which cannot be added to rows that are there"
+        )
+    return Version(delta, pa.table(delta.get_add_actions(flatten=True)), lacking)
+
+
+def add_columns(files: Files, spec: TableSpec, version: Version) -> None:
+    """Give the table the columns that it lacks. No file is touched: where a file has no such column, it reads null.
+
+    Raises:
+        ConflictError: another commit came first.
+        StoreError: the log cannot be written.
+    """
+    assert version.delta is not None, "a table that is not there lacks nothing"
+    added = [field for field in Schema.from_arrow(spec.schema).fields if field.name in version.lacking]
+    with _one_version(files, spec, version):
+        version.delta.alter.add_columns(added, commit_properties=_NO_RETRY, post_commithook_properties=_NO_HOOKS)
 
 
 def dataset(files: Files, spec: TableSpec, version: Version) -> ds.Dataset:
@@ -88,8 +112,18 @@ def dataset(files: Files, spec: TableSpec, version: Version) -> ds.Dataset:
     return version.delta.to_pyarrow_dataset(filesystem=files.filesystem(spec.name), schema=spec.schema)
 
 
-def commit(files: Files, spec: TableSpec, version: Version, *, removed: Sequence[str], added: Sequence[str]) -> None:
+def commit(
+    files: Files,
+    spec: TableSpec,
+    version: Version,
+    *,
+    removed: Sequence[str],
+    added: Sequence[str],
+    data_change: bool = True,
+) -> None:
     """Replace files of ``version`` by others, all at once. ``added`` stand in the table's folder already.
+
+    ``data_change`` false: the rows stay as they were, they only stand in other files.
 
     Raises:
         ConflictError: another commit came first; this one left no trace.
@@ -97,10 +131,10 @@ def commit(files: Files, spec: TableSpec, version: Version, *, removed: Sequence
     """
     now = time.time_ns() // 1_000_000
     sizes = dict(zip(version.names, version.live["size_bytes"].to_pylist(), strict=True))
-    adds = [_add(files, spec, name, now) for name in added]
-    removes = [RemoveAction(name, True, now, sizes[name], {}) for name in removed]
+    adds = [_add(files, spec, name, now, data_change) for name in added]
+    removes = [RemoveAction(name, data_change, now, sizes[name], {}) for name in removed]
     schema = Schema.from_arrow(spec.schema)
-    try:
+    with _one_version(files, spec, version):
         if version.delta is None:
             create_table_with_add_actions(
                 files.url(spec.name),
@@ -118,6 +152,13 @@ def commit(files: Files, spec: TableSpec, version: Version, *, removed: Sequence
                 commit_properties=_NO_RETRY,
                 post_commithook_properties=_NO_HOOKS,
             )
+
+
+@contextlib.contextmanager
+def _one_version(files: Files, spec: TableSpec, version: Version) -> Iterator[None]:
+    """The body writes the version after ``version``, or nothing."""
+    try:
+        yield
     except (DeltaError, OSError) as error:
         if load(files, spec).number != version.number:
             raise ConflictError(str(error)) from error
@@ -133,28 +174,8 @@ def _configuration(spec: TableSpec) -> dict[str, str | None]:
     }
 
 
-def _add(files: Files, spec: TableSpec, name: str, now_ms: int) -> AddAction:
+def _add(files: Files, spec: TableSpec, name: str, now_ms: int, data_change: bool) -> AddAction:
     size = files.size(f"{spec.name}/{name}")
     if size is None:
         raise StoreError(f"{spec.name}/{name} cannot be registered: there is no such file")
-    return AddAction(name, size, {}, now_ms, True, statistics(files, spec, name))
-
-
-def checkpoint_if_due(files: Files, spec: TableSpec, committed: int) -> None:
-    """Write a checkpoint after every :data:`CHECKPOINT_EVERY` commits.
-
-    A checkpoint only makes reading faster: the commit stands whether or not it can be written.
-    """
-    if (committed + 1) % CHECKPOINT_EVERY == 0:
-        with contextlib.suppress(DeltaError, OSError):
-            DeltaTable(files.url(spec.name)).create_checkpoint()
-
-
-def ever_added(files: Files, name: str) -> set[str]:
-    """Every file that any version of the log has named; the log is kept whole, so it knows them all."""
-    names: set[str] = set()
-    for entry in files.entries(f"{name}/{_LOG}"):
-        if entry.endswith(".json") and entry[:-5].isdigit():
-            actions = (json.loads(line) for line in files.read(f"{name}/{_LOG}/{entry}").splitlines())
-            names.update(action["add"]["path"] for action in actions if "add" in action)
-    return names
+    return AddAction(name, size, {}, now_ms, data_change, statistics(files, spec, name))

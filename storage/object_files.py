@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 import pyarrow.fs as pafs
 
 from storage.errors import StoreError
+from storage.files import Draft, local_drafts
 from storage.leases import Lease
 
 LOCKS = "_locks"
@@ -82,11 +83,10 @@ class ObjectFiles:
         found = self._head(name)
         return None if found is None else int(found["size"])
 
-    def modified_ns(self, name: str) -> int:
+    def modified_ns(self, name: str) -> int | None:
+        """Nanoseconds since 1970; ``None`` where there is no such object."""
         found = self._head(name)
-        if found is None:
-            raise FileNotFoundError(self.path(name))
-        return int(found["last_modified"].timestamp() * 1e9)
+        return None if found is None else int(found["last_modified"].timestamp() * 1e9)
 
     def entries(self, folder: str) -> list[str]:
         """Names directly in ``folder``, sorted."""
@@ -99,10 +99,19 @@ class ObjectFiles:
         with self._one_line(name):
             return bytes(self._obstore.get(self._store, name).bytes()).decode("utf-8")
 
-    def write(self, name: str, text: str) -> None:
-        """Write or replace a small object at once."""
+    def write(self, name: str, text: str, *, durable: bool = True) -> None:
+        """Write or replace a small object at once; an object store keeps whatever it has confirmed."""
         with self._one_line(name):
             self._obstore.put(self._store, name, text.encode("utf-8"))
+
+    def create(self, name: str, text: str) -> bool:
+        """As :meth:`write`, unless the name is taken. Returns whether it was free: of several at once, one wins."""
+        try:
+            with self._one_line(name):
+                self._obstore.put(self._store, name, text.encode("utf-8"), mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def publish(self, draft: str, name: str) -> bool:
         """Upload a complete file from the scratch folder, unless the name is taken: never over another object.
@@ -131,6 +140,10 @@ class ObjectFiles:
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+    def drafts(self, folder: str) -> list[Draft]:
+        """Everything below a folder of drafts, on this machine."""
+        return local_drafts(self._scratch, folder)
 
     def sha256(self, name: str) -> str:
         digest = hashlib.sha256()

@@ -45,6 +45,8 @@ class TableSpec:
     """At most one live row has these values."""
     n_columns: int | None = None
     """Width of the sequence in ``values``; ``None`` for a table without sequences."""
+    pooled_dim: int | None = None
+    """Length of ``pooled`` where a row has one; ``None``: not known here, so not checked."""
 
     def __post_init__(self) -> None:
         for part in self.name.split("/"):
@@ -173,7 +175,12 @@ _FEATURE_COLUMNS: dict[str, pa.DataType] = {
 
 
 def feature_table(
-    name: str, *, n_columns: int, summary_columns: Sequence[str], quality_columns: Sequence[str]
+    name: str,
+    *,
+    n_columns: int,
+    summary_columns: Sequence[str],
+    quality_columns: Sequence[str],
+    pooled_dim: int | None = None,
 ) -> TableSpec:
     """The table of one feature set, ``features/<extractor>/<config_hash>``.
 
@@ -181,6 +188,7 @@ def feature_table(
         n_columns: width of the sequence; ``len(values) == n_frames * n_columns`` in every row.
         summary_columns: named per-clip values, each a float32 column.
         quality_columns: named per-clip quality values, each a float32 column.
+        pooled_dim: length of ``pooled`` in the rows that have one.
 
     Raises:
         StoreError: a named column would stand twice in the table.
@@ -191,7 +199,7 @@ def feature_table(
     if twice := sorted({column for column in taken if taken.count(column) > 1}):
         raise StoreError(f"{name}: rename the columns {', '.join(twice)}: they would stand twice in the table")
     columns = {**_FEATURE_COLUMNS, **{column: pa.float32() for column in named}, **tail}
-    return TableSpec(name, pa.schema(list(columns.items())), ("clip_id",), n_columns=n_columns)
+    return TableSpec(name, pa.schema(list(columns.items())), ("clip_id",), n_columns, pooled_dim)
 
 
 def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
@@ -249,27 +257,40 @@ def check_unique(ids: pa.ChunkedArray, origin: str) -> None:
 
 
 def check_sequences(rows: pa.Table, spec: TableSpec, origin: str) -> None:
-    """``len(values) == n_frames * n_columns`` and ``len(times) == n_frames``; all three are null in a
-    missing row.
+    """Every row keeps the rules of :func:`broken_sequences`.
 
     Raises:
         StoreError: naming ``origin``, the first row that is wrong and its lengths.
+    """
+    for rule, broken in broken_sequences(rows, spec).items():
+        if pc.any(broken).as_py():
+            row = rows.filter(broken).slice(0, 1)
+            raise StoreError(f"{origin}: {rule} in {pc.sum(broken).as_py()} rows, first {row[spec.key[0]][0]}")
+
+
+def broken_sequences(rows: pa.Table, spec: TableSpec) -> dict[str, pa.ChunkedArray]:
+    """Rule -> (n_rows,) booleans: the rows that break it.
+
+    ``len(values) == n_frames * n_columns`` and ``len(times) == n_frames``; all three are null in a missing row; a
+    pooled vector has the width that the feature set declares.
     """
     ok = pc.equal(rows["status"], "ok")
     missing = pc.equal(rows["status"], "missing")
     frames = rows["n_frames"].cast(pa.int64())
     rules = {
         "status is neither 'ok' nor 'missing'": pc.invert(pc.fill_null(pc.or_(ok, missing), False)),
-        "n_frames is null but status is 'ok', or the reverse": pc.not_equal(pc.is_valid(frames), ok),
+        "n_frames is null but status is 'ok', or the reverse": pc.fill_null(
+            pc.not_equal(pc.is_valid(frames), ok), True
+        ),
         f"len(values) is not n_frames * {spec.n_columns}": _differs(
             pc.list_value_length(rows["values"]), pc.multiply(frames, spec.n_columns)
         ),
         "len(times) is not n_frames": _differs(pc.list_value_length(rows["times"]), frames),
     }
-    for rule, broken in rules.items():
-        if pc.any(broken).as_py():
-            row = rows.filter(broken).slice(0, 1)
-            raise StoreError(f"{origin}: {rule} in {pc.sum(broken).as_py()} rows, first {row[spec.key[0]][0]}")
+    if spec.pooled_dim is not None:
+        widths = pc.list_value_length(rows["pooled"])
+        rules[f"len(pooled) is not {spec.pooled_dim}"] = pc.fill_null(pc.not_equal(widths, spec.pooled_dim), False)
+    return rules
 
 
 def _differs(lengths: pa.ChunkedArray, expected: pa.ChunkedArray) -> pa.ChunkedArray:

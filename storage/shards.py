@@ -117,10 +117,19 @@ def slices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
 
 
 def read_batches(files: Files, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
-    """Every row of one file of the table, in order, with page checksums verified."""
-    rows = BATCH_ROWS if spec.n_columns is not None else SLICE_ROWS
-    with _open(files, f"{spec.name}/{name}", page_checksum_verification=True) as file:
-        yield from file.iter_batches(batch_size=rows)
+    """Every row of one file of the table, in order, with page checksums verified and null in columns it lacks."""
+    rows = BATCH_ROWS if any(pa.types.is_list(field.type) for field in spec.schema) else SLICE_ROWS
+    with open_shard(files, f"{spec.name}/{name}", page_checksum_verification=True) as file:
+        for batch in file.iter_batches(batch_size=rows):
+            yield _completed(batch, spec.schema)
+
+
+def _completed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    if batch.schema.names == schema.names:
+        return batch
+    names = set(batch.schema.names)
+    columns = [batch[field.name] if field.name in names else pa.nulls(len(batch), field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def select(
@@ -141,11 +150,11 @@ def read_keys(files: Files, spec: TableSpec, name: str) -> pa.Table:
         StoreError: naming the file and what is wrong with it.
     """
     origin = f"{spec.name}/{name}"
-    with _readable(files, origin):
-        found = pq.read_schema(origin, filesystem=files.filesystem()).remove_metadata()
+    with _readable(files, origin), open_shard(files, origin) as file:
+        found = file.schema_arrow.remove_metadata()
         if not found.equals(spec.schema):
             raise StoreError(f"{origin} cannot be registered: {_schema_problem(found, spec.schema)}")
-        keys = _open(files, origin).read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
+        keys = file.read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
     check_keys(keys, spec, origin)
     return pa.table({"id": identity(keys, spec.key), INPUT_HASH: keys[INPUT_HASH]})
 
@@ -165,7 +174,8 @@ def check_shard(files: Files, spec: TableSpec, name: str) -> None:
                 check_sequences(pa.Table.from_batches([batch]), spec, origin)
 
 
-def _open(files: Files, name: str, **options: Any) -> pq.ParquetFile:
+def open_shard(files: Files, name: str, **options: Any) -> pq.ParquetFile:
+    """``name`` is relative to the store."""
     return pq.ParquetFile(name, filesystem=files.filesystem(), **options)
 
 
@@ -198,7 +208,7 @@ def statistics(files: Files, spec: TableSpec, name: str) -> str:
     They are complete for every skipping column, nulls included: of a column without a range, deltalake's dataset
     makes the condition ``column >= null``, and a filter on it loses rows.
     """
-    rows = _open(files, f"{spec.name}/{name}").read(list(spec.skipping_columns))
+    rows = open_shard(files, f"{spec.name}/{name}").read(list(spec.skipping_columns))
     ranges = {column: pc.min_max(rows[column]).as_py() for column in spec.skipping_columns}
     return json.dumps(
         {

@@ -95,6 +95,16 @@ class Snapshot:
         """Names of the tables in it, sorted."""
         return sorted(self._tables)
 
+    def files(self, table_name: str) -> list[str]:
+        """Names of a table's files, within the table's folder; none where the snapshot has no such table."""
+        return [file.name for file in self._tables[table_name].files] if table_name in self._tables else []
+
+    def read_files(self, table_name: str, names: Sequence[str], schema: pa.Schema) -> pa.Table:
+        """The rows of some of a table's files, with null in columns of ``schema`` that the table did not have yet."""
+        return ds.dataset(
+            list(names), schema, format="parquet", filesystem=self._files.filesystem(table_name)
+        ).to_table()
+
     def read(self, table_name: str, columns: Sequence[str] | None = None, filter: Expression | None = None) -> pa.Table:
         """The pinned rows of a table, in no particular order.
 
@@ -102,7 +112,7 @@ class Snapshot:
             StoreError: the snapshot has no such table.
         """
         names = list(columns) if columns is not None else None
-        return self._dataset(table_name).to_table(columns=names, filter=filter)
+        return self.dataset(table_name).to_table(columns=names, filter=filter)
 
     def batches(
         self,
@@ -117,7 +127,7 @@ class Snapshot:
             StoreError: the snapshot has no such table.
         """
         names = list(columns) if columns is not None else None
-        return scan(self._dataset(table_name), names, filter, batch_size)
+        return scan(self.dataset(table_name), names, filter, batch_size)
 
     def verify(self) -> None:
         """Compare every file with its checksum, however long that takes.
@@ -149,7 +159,12 @@ class Snapshot:
                 f"snapshot {self.id} cannot be read: {path} is not the file it was; restore it, or take a new snapshot"
             )
 
-    def _dataset(self, table_name: str) -> ds.Dataset:
+    def dataset(self, table_name: str) -> ds.Dataset:
+        """The pinned files of a table, always in the same order, for whatever reads Arrow datasets.
+
+        Raises:
+            StoreError: the snapshot has no such table.
+        """
         if table_name not in self._tables:
             known = ", ".join(self.tables()) or "none"
             raise StoreError(f"snapshot {self.id} has no table {table_name}; it has: {known}")

@@ -1,20 +1,25 @@
 """The store: a folder of Delta tables, its format version, its locks and its snapshots."""
 
-import json
+import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from storage import log
-from storage.catalog import SnapshotCatalog
+from storage import log, migrations
+from storage.catalog import NOW, SnapshotCatalog
 from storage.commits import STAGING
+from storage.compaction import TARGET_BYTES
+from storage.diff import Diff, diff
 from storage.errors import StoreError
 from storage.files import Files, open_files
+from storage.findings import Verification
+from storage.inventory import feature_folders
+from storage.maintenance import RETENTION_DAYS, MaintenanceReport, maintain
+from storage.migrations import FORMAT_FILE, FORMAT_VERSION, StoreFormat
 from storage.schema import TableSpec, check_name
 from storage.table import KeyedTable
+from storage.verify import Verifier
 
-FORMAT_FILE = "miar-store.json"
-FORMAT_VERSION = 1
-_FEATURES = "features"
 _GUARD_TIMEOUT_S = 120.0
 
 
@@ -25,14 +30,15 @@ class Store:
     open, so each process opens its own.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, format: StoreFormat) -> None:
         self.uri = files.root
         self._files = files
+        self._format = format
         self.snapshots = SnapshotCatalog(files, self._guard, self.feature_tables)
 
     @staticmethod
     def create(uri: str | os.PathLike[str]) -> "Store":
-        """Make a store in an empty or new folder; a store that is already there is opened.
+        """Make a store in an empty or new folder; a store that is already there is opened and brought forward.
 
         Raises:
             StoreError: the folder holds other things, cannot be written, or is a store of a newer version.
@@ -44,12 +50,16 @@ class Store:
                 raise StoreError(f"{files.root} is a file, not a folder; name an empty or new folder")
             if others:
                 raise StoreError(f"{files.root} holds other things and is no store; name an empty or new folder")
-            files.write(FORMAT_FILE, json.dumps({"format": "miar-store", "version": FORMAT_VERSION}) + "\n")
-        return Store.open(uri)
+            migrations.start(files)
+        store = Store.open(uri)
+        if store.format_version < FORMAT_VERSION:
+            with store._guard():
+                pass
+        return store
 
     @staticmethod
     def open(uri: str | os.PathLike[str]) -> "Store":
-        """Open a store.
+        """Open a store, of this format or an older one; the first write brings an older one forward.
 
         Raises:
             StoreError: there is none, it was written by a newer version, or it is not in a local folder.
@@ -57,16 +67,7 @@ class Store:
         files = open_files(uri)
         if files.size(FORMAT_FILE) is None:
             raise StoreError(f"{files.root} is not a store: it has no {FORMAT_FILE}; check the path")
-        try:
-            version = int(json.loads(files.read(FORMAT_FILE))["version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{files.path(FORMAT_FILE)} cannot be read; restore it from a backup") from error
-        if version > FORMAT_VERSION:
-            raise StoreError(
-                f"{files.root} was written by a newer version (format {version},"
-                f" this one reads {FORMAT_VERSION}); upgrade miar"
-            )
-        return Store(files)
+        return Store(files, migrations.read_format(files))
 
     @staticmethod
     def open_or_create(uri: str | os.PathLike[str]) -> "Store":
@@ -77,18 +78,23 @@ class Store:
         """
         return Store.create(uri)
 
+    @property
+    def format_version(self) -> int:
+        """The format that the store is written in; the first write brings an older one forward."""
+        return self._format.version
+
+    @property
+    def id(self) -> str | None:
+        """Random, and the store's own wherever it is moved; ``None`` while its format is older than 2."""
+        return self._format.id
+
     def table(self, spec: TableSpec) -> KeyedTable:
         """A handle on a table; the table itself is made by its first commit."""
         return KeyedTable(self._files, spec, self._guard)
 
     def feature_tables(self) -> list[str]:
         """Names of the feature tables that have had a commit, sorted."""
-        names = [
-            f"{_FEATURES}/{extractor}/{config_hash}"
-            for extractor in self._files.entries(_FEATURES)
-            for config_hash in self._files.entries(f"{_FEATURES}/{extractor}")
-        ]
-        return [name for name in names if log.exists(self._files, name)]
+        return [name for name in feature_folders(self._files) if log.exists(self._files, name)]
 
     def lock(self, name: str, *, timeout_s: float = 0) -> AbstractContextManager[None]:
         """Keep a second ``name`` from running on this store. The lock goes when this process does.
@@ -98,6 +104,51 @@ class Store:
         """
         taken = f"another {name} is running on {self.uri}; wait until it has ended"
         return self._files.lock(f"run {name}", timeout_s, taken)
+
+    def maintain(
+        self, *, target_bytes: int = TARGET_BYTES, retention_days: float = RETENTION_DAYS, dry_run: bool = False
+    ) -> MaintenanceReport:
+        """Merge small files, write checkpoints, and remove what nothing needs any more. Work may go on meanwhile.
+
+        Args:
+            target_bytes: size of merged files on disk.
+            retention_days: what was replaced or left behind within so many days stays, for those who still read it.
+            dry_run: only look.
+
+        Raises:
+            StoreError: another maintenance is running, or a snapshot or a log cannot be read.
+        """
+        if retention_days < 0 or target_bytes <= 0:
+            raise StoreError("the retention cannot be negative, and the target size must be larger than 0")
+        with self.lock("maintenance"):
+            return maintain(
+                self._files,
+                self._guard,
+                self.snapshots,
+                target_bytes=target_bytes,
+                retention_s=retention_days * 86400,
+                dry_run=dry_run,
+            )
+
+    def diff(self, old: str, new: str = NOW) -> Diff:
+        """What differs between two snapshots, given by id or name; :data:`NOW` stands for the tables as they are.
+
+        Raises:
+            StoreError: there is no such snapshot, or a file of it is gone or changed.
+        """
+        views = [self.snapshots.current() if name == NOW else self.snapshots.open(name) for name in (old, new)]
+        return diff(*views)
+
+    def verify(self, *, repair: bool = False) -> Verification:
+        """Look at every row, file, log and snapshot; with ``repair``, mend what is safe and look again.
+
+        Raises:
+            StoreError: maintenance or another verification is running, or the store cannot be written.
+        """
+        verifier = Verifier(self._files, self._guard, self.snapshots)
+        # Maintenance could take a file away that is about to be read.
+        with self.lock("maintenance"):
+            return verifier.repair() if repair else verifier.verify()
 
     def staging(self, run_id: str) -> str:
         """The folder, on local disk, for what a run keeps that is not yet part of the store; it is made."""
@@ -109,7 +160,11 @@ class Store:
         check_name(run_id)
         self._files.discard(f"{STAGING}/{run_id}")
 
-    def _guard(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
         """Held for the moment of a commit, and while a snapshot reads all tables' versions."""
         taken = f"another commit has held {self.uri} for {_GUARD_TIMEOUT_S:.0f} s; look for a stopped process"
-        return self._files.lock("commit", _GUARD_TIMEOUT_S, taken)
+        with self._files.lock("commit", _GUARD_TIMEOUT_S, taken):
+            if self._format.version < FORMAT_VERSION:
+                self._format = migrations.bring_forward(self._files)
+            yield

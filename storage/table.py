@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow.compute import Expression
 
-from storage import log
+from storage import log, receipts
 from storage.arrow import pc
 from storage.commits import STAGING, Committer, Guard
 from storage.errors import StoreError
 from storage.files import Files
+from storage.history import ever_added
 from storage.keys import identity
 from storage.plans import LiveKeys, MergePlan, MergeResult, RegisterPlan, RegisterResult, matching
 from storage.schema import INPUT_HASH, TableSpec, check_name, check_rows, conform
@@ -107,11 +108,12 @@ class KeyedTable:
         check_rows(rows, self.spec, f"{self.spec.name}/{shard}")
         check_name(run_id)
         check_name(name)
-        target = f"{self.spec.name}/{shard}"
-        if self._files.size(target) is None:
+        if self._files.size(f"{self.spec.name}/{shard}") is None or not self._claim(shard):
             draft = f"{STAGING}/{run_id}/{name}.{uuid.uuid4().hex}.parquet"
             write_shard(self._files.scratch(draft), rows, self.spec)
-            if self._files.publish(draft, target):
+            receipts.claim(self._files, self.spec, shard)
+            if self._files.publish(draft, f"{self.spec.name}/{shard}"):
+                receipts.write(self._files, self.spec, shard)
                 return shard
             self._files.discard(draft)
         self._check_twin(shard, rows)
@@ -136,7 +138,10 @@ class KeyedTable:
         for name in (*self.spec.key, INPUT_HASH):
             if name not in wanted.schema.names:
                 raise StoreError(f"rows wanted for the table {self.spec.name} lack {name}")
-        return self._committer.commit(RegisterPlan(self._files, self.spec, self._keys, files, wanted))
+        plan = RegisterPlan(self._files, self.spec, self._keys, files, wanted)
+        result = self._committer.commit(plan)
+        receipts.drop(self._files, self.spec, plan.taken)
+        return result
 
     def orphans(self) -> list[str]:
         """Shards in the table's folder that no version of the log has ever named: staged, and never
@@ -147,7 +152,7 @@ class KeyedTable:
         with self._guard():
             present = {name for name in self._files.entries(self.spec.name) if name.endswith(".parquet")}
             strangers = present - set(log.load(self._files, self.spec).names)
-            return sorted(strangers - log.ever_added(self._files, self.spec.name)) if strangers else []
+            return sorted(strangers - ever_added(self._files, self.spec.name)) if strangers else []
 
     def _dataset(self) -> ds.Dataset:
         return log.dataset(self._files, self.spec, log.load(self._files, self.spec))
@@ -163,6 +168,12 @@ class KeyedTable:
             raise StoreError(f"keys to delete from the table {self.spec.name} lack {', '.join(missing)}")
         return pc.unique(identity(delete_keys, self.spec.key))
 
+    def _claim(self, shard: str) -> bool:
+        """Keep maintenance from a shard that was staged before; ``False``: it has just taken it away."""
+        receipts.claim(self._files, self.spec, shard)
+        with self._guard():
+            return self._files.size(f"{self.spec.name}/{shard}") is not None
+
     def _check_twin(self, shard: str, rows: pa.Table) -> None:
         """A shard's name says what is in it: the one that is already there must hold the same."""
         check_shard(self._files, self.spec, shard)
@@ -170,6 +181,7 @@ class KeyedTable:
         here = pa.table({"id": identity(rows, self.spec.key), INPUT_HASH: rows[INPUT_HASH]})
         if there.num_rows != here.num_rows or matching(here, there, keep=False).num_rows:
             raise StoreError(f"{self.spec.name}/{shard} is there already with other rows; give the shard another name")
+        receipts.write(self._files, self.spec, shard)
 
 
 def scan(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from miar import __version__
-from miar.cli import corpora, features, interchange, look, models
+from miar.cli import corpora, features, interchange, look, models, upkeep
 
 app = typer.Typer(
     name="miar",
@@ -36,6 +36,10 @@ app.command("demo")(corpora.demo)
 app.command("synth")(corpora.synth)
 app.command("refresh")(features.refresh)
 app.command("snapshot")(features.snapshot)
+app.command("snapshots")(upkeep.snapshots)
+app.command("diff")(upkeep.diff)
+app.command("maintain")(upkeep.maintain)
+app.command("verify")(upkeep.verify)
 app.command("fetch")(features.fetch)
 app.command("train")(models.train)
 app.command("evaluate")(models.evaluate)

@@ -13,11 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from miar.data.batches import MODALITIES, Batch, ModalityBatch
-
-MAX_BATCH_VALUES = 2**26
-"""Most padded values of one modality in one batch (256 MiB of float32): one very long clip cannot blow up a batch."""
-BUCKET_BATCHES = 8
-"""Shuffled batches are sorted by length within pools of this many batches: random enough, and little padding."""
+from miar.data.batching import MAX_BATCH_VALUES, plan_batches
 
 Descriptor = dict[str, Any]
 """A feature set's descriptor: ``extractor``, ``config_hash``, ``columns``, ``layers``, ``voiced_columns``,
@@ -59,6 +55,17 @@ class Ragged:
     def subset(self, indices: NDArray[np.int64]) -> "Ragged":
         return Ragged(self.values, self.starts[indices], self.lengths[indices])
 
+    def joined(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """All sequences one after the other, (frames, D), and where each starts and the last ends, (N + 1,).
+
+        A view where they follow each other in the flat array, else one copy.
+        """
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        if len(self) and np.array_equal(self.starts - self.starts[0], offsets[:-1]):
+            return self.values[self.starts[0] : self.starts[0] + offsets[-1]], offsets
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], self.lengths)
+        return self.values[np.repeat(self.starts, self.lengths) + within], offsets
+
     def padded(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (B, T, D) with zeros behind each sequence and the mask (B, T); T is at least 1."""
         lengths = self.lengths[indices]
@@ -84,7 +91,9 @@ class ModalityData:
     def from_values(cls, sequences: Ragged, summary: NDArray[np.float32] | None = None) -> "ModalityData":
         """Available is a clip with at least one finite value; frames that are all NaN are no modality."""
         available = np.zeros(len(sequences), np.bool_)
-        for index in np.flatnonzero(sequences.lengths).tolist():
+        filled = np.flatnonzero(sequences.lengths)
+        available[filled] = np.isfinite(sequences.values[sequences.starts[filled]]).any(axis=1)
+        for index in filled[~available[filled]].tolist():  # few: mostly the first frame tells
             available[index] = np.isfinite(sequences[index]).any()
         if summary is not None:
             available |= np.isfinite(summary).any(axis=1)
@@ -204,12 +213,15 @@ class ClipDataset:
         positions = np.where(named, self.targets, len(self.classes)).astype(np.int64)
         return replace(self, targets=codes[positions], classes=tuple(classes))
 
-    def lengths(self) -> NDArray[np.int64]:
-        """(N,) frames of each clip, all modalities together."""
-        totals = np.zeros(len(self), np.int64)
-        for data in self.modalities.values():
-            totals += data.sequences.lengths
-        return totals
+    def frames(self) -> NDArray[np.int64]:
+        """(N, K) frames of each clip in each of :attr:`modalities`."""
+        lengths = [data.sequences.lengths for data in self.modalities.values()]
+        return np.stack(lengths, axis=1) if lengths else np.zeros((len(self), 0), np.int64)
+
+    @property
+    def widths(self) -> list[int]:
+        """Columns of each of :attr:`modalities`."""
+        return [data.sequences.columns for data in self.modalities.values()]
 
     def batches(
         self,
@@ -225,11 +237,19 @@ class ClipDataset:
         Args:
             shuffle: in a random order, drawn from ``generator``.
             sort_by_length: clips of similar length together, longest first; with ``shuffle``, only within
-                random pools of :data:`BUCKET_BATCHES` batches, and the batches are shuffled too.
+                random pools of :data:`~miar.data.batching.BUCKET_BATCHES` batches, and the batches are shuffled too.
         """
-        for indices in self._plan(batch_size, shuffle, sort_by_length, generator):
-            for piece in self._fitting(indices, max_values):
-                yield self.batch(piece)
+        planned = plan_batches(
+            self.frames(),
+            self.widths,
+            batch_size,
+            shuffle=shuffle,
+            sort_by_length=sort_by_length,
+            generator=generator,
+            max_values=max_values,
+        )
+        for indices in planned:
+            yield self.batch(indices)
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
         """The clips at ``indices`` as one padded batch."""
@@ -239,36 +259,3 @@ class ClipDataset:
             available=torch.from_numpy(self.available[indices]),
             target=torch.from_numpy(self.targets[indices].astype(np.float32)),
         )
-
-    def _plan(
-        self, batch_size: int, shuffle: bool, sort_by_length: bool, generator: torch.Generator | None
-    ) -> list[NDArray[np.int64]]:
-        order = np.arange(len(self), dtype=np.int64)
-        pool = len(self)
-        if shuffle:
-            order = torch.randperm(len(self), generator=generator).numpy()
-            pool = batch_size * BUCKET_BATCHES
-        if sort_by_length and len(order):
-            lengths = self.lengths()
-            pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-            order = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in pools])
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        if shuffle and sort_by_length:
-            batches = [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
-        return batches
-
-    def _fitting(self, indices: NDArray[np.int64], max_values: int) -> Iterator[NDArray[np.int64]]:
-        """Halve a batch until its padded values fit; a single clip always goes through."""
-        largest = max(
-            (
-                len(indices) * int(data.sequences.lengths[indices].max()) * data.sequences.columns
-                for data in self.modalities.values()
-            ),
-            default=0,
-        )
-        if largest <= max_values or len(indices) == 1:
-            yield indices
-            return
-        middle = len(indices) // 2
-        yield from self._fitting(indices[:middle], max_values)
-        yield from self._fitting(indices[middle:], max_values)

@@ -1,10 +1,12 @@
-"""Write one table of the store, or of a snapshot, as a csv, Parquet or JSON-lines file.
+"""Write one table of the store, or of a snapshot, as a file of rows.
 
-Rows are streamed, so that a table larger than memory can be exported; the file appears when it is complete.
+``csv``, ``parquet`` and ``jsonl`` hold the table as it is; ``frames`` has a row per frame of a feature table, and
+``summaries`` a row per clip with the named numbers alone. Rows are streamed, so that a table larger than memory can be
+exported; the file appears when it is complete.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -16,48 +18,36 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from miar.errors import UserError
+from miar.interchange.long_rows import frame_rows, summary_rows
+from miar.interchange.view import View
 from miar.replacing import replacing
-from storage import (
-    CLIPS,
-    FAILURES,
-    FEATURE_SETS,
-    LABELS,
-    RUNS,
-    SCORES,
-    Snapshot,
-    Store,
-    TableSpec,
-    feature_table,
-)
+from storage import Snapshot, Store
 from storage.arrow import pc
 
-FORMATS = ("csv", "parquet", "jsonl")
-
-PLAIN_TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (CLIPS, LABELS, SCORES, FAILURES, RUNS, FEATURE_SETS)}
-
-_ROWS = 16_384
-_SEQUENCE_ROWS = 256
-"""Rows held at once; a row of a feature table can be a megabyte."""
+FORMATS = ("csv", "parquet", "jsonl", "frames", "summaries")
 
 BatchWriter = Callable[[pa.RecordBatch], None]
 
 
 def export_table(store: Store, table: str, *, format: str, out: str | Path, snapshot: Snapshot | None = None) -> int:
-    """Write ``table`` to the file ``out`` and return how many rows it has.
+    """Write ``table`` to the file ``out`` and return how many rows were written.
 
     Args:
         table: ``clips``, ``labels``, ``scores``, ``failures``, ``runs``, ``feature_sets``, a feature table's
             full name, or ``features/<extractor>`` for its newest configuration.
-        format: lists stand as JSON in csv and as arrays in the other two.
+        format: one of :data:`FORMATS`. Lists stand as JSON in csv and as arrays in the others. ``frames`` and
+            ``summaries`` are Parquet where ``out`` ends so, else csv.
         snapshot: read this instead of the store's present state.
 
     Raises:
         UserError: no such table, an unknown format, or an ``out`` that cannot be written.
     """
     if format not in FORMATS:
-        raise UserError(f"cannot export as {format!r}; choose one of {', '.join(FORMATS)}")
+        raise UserError(f"cannot export as {format!r}; choose one of {', '.join((*FORMATS, 'mmsa', 'datasets'))}")
     path = Path(out)
-    schema, batches = _source(store, table, snapshot)
+    schema, batches = _source(View(store, snapshot), table, format)
+    if format in ("frames", "summaries"):
+        format = "parquet" if path.suffix.lower() in (".parquet", ".pq") else "csv"
     rows = 0
     with replacing(path) as temporary, _writer(format, temporary, schema) as write:
         for batch in batches:
@@ -69,56 +59,19 @@ def export_table(store: Store, table: str, *, format: str, out: str | Path, snap
 # --- Where the rows come from -----------------------------------------------------------------------------
 
 
-def _source(store: Store, table: str, snapshot: Snapshot | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The schema of a table, and its rows in batches."""
-    if snapshot is not None:
-        descriptors = snapshot.feature_sets
-        name = _full_name(table, snapshot.tables(), descriptors)
-        batches = snapshot.batches(name, batch_size=_batch_size(name))
-    else:
-        descriptors = store.table(FEATURE_SETS).read().to_pylist()
-        name = _full_name(table, [*PLAIN_TABLES, *store.feature_tables()], descriptors)
-        batches = store.table(_spec(name, descriptors)).batches(batch_size=_batch_size(name))
+def _source(view: View, table: str, format: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The schema of what is written, and its rows in batches."""
+    name = view.full_name(table)
+    if format in ("frames", "summaries"):
+        if not name.startswith("features/"):
+            raise UserError(f"{name} has no {format}; name a feature table, features/NAME")
+        rows = frame_rows if format == "frames" else summary_rows
+        return rows(view, name)
+    batches = view.batches(name)
     first = next(batches, None)
     if first is None:
-        return _spec(name, descriptors).schema, iter(())
+        return view.spec(name).schema, iter(())
     return first.schema, chain([first], batches)
-
-
-def _full_name(table: str, names: Sequence[str], descriptors: Sequence[Mapping[str, Any]]) -> str:
-    """Resolve ``features/<extractor>`` to the newest active configuration's table."""
-    if table in names:
-        return table
-    candidates = [
-        (each["state"] == "active", each["created_at"], name)
-        for each in descriptors
-        if each["extractor"] == table.removeprefix("features/")
-        and (name := f"features/{each['extractor']}/{each['config_hash']}") in names
-    ]
-    if table.startswith("features/") and candidates:
-        return max(candidates)[2]
-    short = sorted({name.rpartition("/")[0] for name in names if name.startswith("features/")})
-    there = ", ".join([*(name for name in names if not name.startswith("features/")), *short])
-    raise UserError(f"no table {table!r} to export; there are {there or 'none yet'}")
-
-
-def _spec(name: str, descriptors: Sequence[Mapping[str, Any]]) -> TableSpec:
-    if name in PLAIN_TABLES:
-        return PLAIN_TABLES[name]
-    _, extractor, config_hash = name.split("/")
-    for each in descriptors:
-        if (each["extractor"], each["config_hash"]) == (extractor, config_hash):
-            return feature_table(
-                name,
-                n_columns=len(each["columns"]),
-                summary_columns=each["summary_columns"],
-                quality_columns=each["quality_columns"],
-            )
-    raise UserError(f"the store has no descriptor for {name!r}; run `miar refresh` to write it again")
-
-
-def _batch_size(name: str) -> int:
-    return _SEQUENCE_ROWS if name.startswith("features/") else _ROWS
 
 
 # --- Where they go ----------------------------------------------------------------------------------------
@@ -127,8 +80,10 @@ def _batch_size(name: str) -> int:
 @contextmanager
 def _writer(format: str, path: Path, schema: pa.Schema) -> Iterator[BatchWriter]:
     if format == "parquet":
-        with pq.ParquetWriter(path, schema, compression="zstd") as parquet:
-            yield parquet.write_batch
+        texts: Any = [field.name for field in schema if pa.types.is_string(field.type)]
+        with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as parquet:
+            # A row group each: `write_batch` would hold a million rows before it writes one.
+            yield lambda batch: parquet.write_table(pa.Table.from_batches([batch]))
     elif format == "csv":
         flat = pa.schema([(field.name, _csv_type(field.type)) for field in schema])
         with pa_csv.CSVWriter(path, flat) as csv:

@@ -16,8 +16,11 @@ from miar.pipeline.catalogue import known_splits
 from storage import CLIPS, Store
 from storage.arrow import pc
 
-CLIP_COLUMNS = ("video_id", "split", "text", "speaker", "segment")
+CLIP_COLUMNS = ("video_id", "split", "text", "speaker", "segment", "start_ms", "end_ms")
 """Read where the file has them."""
+
+NUMBER_COLUMNS = ("segment", "start_ms", "end_ms")
+"""Whole numbers; the others are text."""
 
 
 def known_clips(store: Store, corpus_id: str) -> dict[str, dict[str, Any]]:
@@ -97,6 +100,7 @@ def clip_rows(
         said["video_id"] = said["video_id"] or source
         if said["segment"] is None:
             said["segment"] = position[said["video_id"]]
+        said["start_ms"] = said["start_ms"] or 0
         position[said["video_id"]] += 1
         rows.append(_clip_row(corpus_id, source, clip, said))
     return _with_splits(rows, known)
@@ -109,8 +113,6 @@ def _clip_row(corpus_id: str, source: str, clip: str, said: Mapping[str, Any]) -
         "source_id": source,
         # Nothing on a disk stands behind an imported clip: its own id is its place in the corpus.
         "path": source,
-        "start_ms": 0,
-        "end_ms": None,
         **said,
         "media_size": 0,
         "media_mtime_ns": 0,
@@ -124,11 +126,11 @@ def _clip_row(corpus_id: str, source: str, clip: str, said: Mapping[str, Any]) -
 def _optional(table: pa.Table, name: str) -> list[Any]:
     column = table.column(name)
     try:
-        if name == "segment":
-            return column.cast(pa.int32()).to_pylist()
+        if name in NUMBER_COLUMNS:
+            return column.cast(CLIPS.schema.field(name).type).to_pylist()
         return [text or None for text in _as_text(column).to_pylist()]
     except pa.ArrowException as error:
-        wanted = "whole numbers" if name == "segment" else "text"
+        wanted = "whole numbers" if name in NUMBER_COLUMNS else "text"
         raise UserError(f"column {name!r} should hold {wanted}: {' '.join(str(error).split())}") from error
 
 

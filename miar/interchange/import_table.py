@@ -1,84 +1,14 @@
-"""Bring a table of clips that somebody else prepared into the store: words, labels and ready-made features.
+"""Import a table of clips that somebody else prepared: words, labels and ready-made features, a row per clip."""
 
-- The user's own clip id stays beside every row as ``source_id``; the store's ``clip_id`` is derived from it, so
-  the same table always means the same clips.
-- An import states what it knows and nothing else: where the file lacks a column, the store's value stays.
-- A second import of the same file writes nothing.
-- A feature set is known by its extractor name and columns, not by the file it came from: a model trained on one
-  table can score another that was prepared alike. The file and its checksum stand in the run's row.
-"""
-
-import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from miar.corpus.model import clip_id
-from miar.errors import UserError
-from miar.interchange.import_clips import CLIP_COLUMNS, clip_rows, known_clips, without_repeats
-from miar.interchange.import_columns import FeatureColumn, matched_columns, read_feature, read_table, require_columns
-from miar.interchange.import_features import FeatureChanges, FeatureCounts, feature_changes
-from miar.interchange.import_labels import read_label
-from miar.pipeline.rows import descriptor_row, feature_spec
-from miar.pipeline.runs import new_run_id, recorded_run
-from storage import CLIPS, FEATURE_SETS, LABELS, Store
-
-
-@dataclass
-class ImportResult:
-    """What an import found and wrote."""
-
-    corpus_id: str
-    run_id: str | None = None
-    """``None`` when the store already held all of it."""
-    clips: int = 0
-    """Clips in the file."""
-    clips_written: int = 0
-    labels: dict[str, int] = field(default_factory=dict)
-    """Label name -> clips of the file that have it."""
-    labels_written: int = 0
-    labels_removed: int = 0
-    """Labels that an earlier import gave to a clip of this file and that the file no longer gives."""
-    features: dict[str, FeatureCounts] = field(default_factory=dict)
-    """Feature table -> counts."""
-    warnings: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, JSON-able."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """A few lines for a person: what the file holds, what of it was new, and the warnings."""
-        held = [f"{self.clips} clips", *(f"{n} labels {name!r}" for name, n in self.labels.items())]
-        written = f"written: {self.clips_written} clips, {self.labels_written} labels"
-        lines = [f"{self.corpus_id}: {', '.join(held)}"]
-        for table, counts in self.features.items():
-            missing = "".join(f", {n} missing ({reason})" for reason, n in counts.missing.items())
-            lines.append(f"{table}: {counts.ok} clips{missing}")
-            written += f", {counts.written} rows of {table.split('/')[1]}"
-        lines.append("the store held all of it already" if self.run_id is None else written)
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
-
-
-@dataclass
-class _Plan:
-    """Rows that differ from the store's, ready to be written."""
-
-    clips: list[dict[str, Any]]
-    labels: list[dict[str, Any]]
-    removed_labels: list[tuple[str, str]]
-    features: list[FeatureChanges]
-
-    @property
-    def is_empty(self) -> bool:
-        wanted = any(each.is_new or each.rows.num_rows for each in self.features)
-        return not (self.clips or self.labels or self.removed_labels or wanted)
+from miar.interchange.blocks import IncomingFeature
+from miar.interchange.bring_in import ImportResult, Incoming, bring_in, described_files
+from miar.interchange.import_clips import CLIP_COLUMNS, NUMBER_COLUMNS, without_repeats
+from miar.interchange.import_columns import FeatureColumn, matched_columns, read_feature
+from miar.interchange.table_file import TableFile
+from storage import Store
 
 
 def import_table(
@@ -90,7 +20,7 @@ def import_table(
     features: Sequence[FeatureColumn] = (),
     id_column: str = "clip_id",
 ) -> ImportResult:
-    """Import a csv or Parquet table of clips.
+    """Import a csv or Parquet table of clips, or a folder of Parquet files.
 
     Args:
         corpus_id: the corpus that the clips belong to; default: the file's name without its ending.
@@ -102,153 +32,42 @@ def import_table(
         UserError: the table cannot be used; the text names the column or the clip and says what to do.
     """
     path = Path(file)
-    corpus_id = corpus_id or path.stem
-    _check_features(features)
-    text_columns = [id_column, *(name for name in CLIP_COLUMNS if name != "segment")]
-    table = read_table(path, text_columns)
-    require_columns(table, [id_column, *labels.values()])
+    table = TableFile(path, text_columns=[id_column, *(name for name in CLIP_COLUMNS if name not in NUMBER_COLUMNS)])
+    table.require([id_column, *labels.values(), *(feature.times for feature in features if feature.times)])
     taken = [id_column, *CLIP_COLUMNS, *labels.values()]
-    matched = {feature: matched_columns(table, feature, taken) for feature in features}
-    used = dict.fromkeys(
-        [
-            *(name for name in taken if name in table.column_names),
-            *(n for names in matched.values() for n in names),
-        ]
-    )
-    result = ImportResult(corpus_id)
-    table, repeated = without_repeats(table.select(list(used)), id_column)
+    matched = {feature: matched_columns(table.column_names, feature, taken) for feature in features}
+    wide = dict.fromkeys(name for feature, names in matched.items() for name in (*names, feature.times) if name)
+    narrow = list(dict.fromkeys(name for name in taken if name in table.column_names))
+    clips, repeated = without_repeats(table.read(narrow), id_column)
+    warnings = []
     if repeated:
-        result.warnings.append(f"rows that repeat a clip word for word and were left out: {repeated}")
-    plan = _plan(store, table, id_column, labels, matched, result)
-    if not plan.is_empty:
-        _write(store, plan, result, _run_config(path, labels, features, id_column))
-    return result
+        # Whether rows repeat each other word for word, their features decide as well.
+        clips, _ = without_repeats(table.read(list(dict.fromkeys((*narrow, *wide)))), id_column)
+        table = TableFile.of(path, clips)
+        warnings = [f"rows that repeat a clip word for word and were left out: {repeated}"]
+    ids: list[str] = clips.column(id_column).to_pylist()
+    incoming = Incoming(
+        corpus_id=corpus_id or path.stem,
+        table=clips.select(narrow),
+        id_column=id_column,
+        labels=labels,
+        features=[_incoming(table, feature, matched[feature], ids) for feature in features],
+        config={
+            **described_files(path, table.files),
+            "id_column": id_column,
+            "labels": dict(labels),
+            "features": [f"{feature.label}={feature.column}" for feature in features],
+        },
+        warnings=warnings,
+    )
+    return bring_in(store, incoming)
 
 
-def _check_features(features: Sequence[FeatureColumn]) -> None:
-    names = Counter(feature.name for feature in features)
-    for name, times in names.items():
-        if times > 1:
-            raise UserError(f"two features are named {name!r}; give each its own name")
-        if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
-            raise UserError(f"{name!r} cannot name a feature set; use letters, digits, '_', '-' and '.'")
-
-
-def _run_config(
-    path: Path, labels: Mapping[str, str], features: Sequence[FeatureColumn], id_column: str
-) -> dict[str, Any]:
-    with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "file": str(path),
-        "sha256": checksum,
-        "id_column": id_column,
-        "labels": dict(labels),
-        "features": [f"{feature.kind}:{feature.name}={feature.column}" for feature in features],
-    }
-
-
-def _plan(
-    store: Store,
-    table: pa.Table,
-    id_column: str,
-    labels: Mapping[str, str],
-    matched: Mapping[FeatureColumn, list[str]],
-    result: ImportResult,
-) -> _Plan:
-    sources: list[str] = table.column(id_column).to_pylist()
-    clips = [clip_id(result.corpus_id, source, 0, None) for source in sources]
-    known = known_clips(store, result.corpus_id)
-    _check_same_kind_of_corpus(known, result.corpus_id)
-    result.clips = len(clips)
-    rows = clip_rows(table, sources, clips, known, result.corpus_id)
-    changed = [row for row in rows if _differs(known.get(row["clip_id"]), row)]
-    new_labels, removed = _label_changes(store, table, sources, clips, labels, result)
-    features = []
-    for feature, columns in matched.items():
-        blocks = read_feature(table, feature, columns, sources)
-        changes = feature_changes(store, feature, blocks, result.corpus_id, clips, sources)
-        result.features[changes.feature_set.table] = changes.counts
-        result.warnings += changes.warnings
-        features.append(changes)
-    return _Plan(changed, new_labels, removed, features)
-
-
-def _check_same_kind_of_corpus(known: Mapping[str, Mapping[str, Any]], corpus_id: str) -> None:
-    if any(row["path"] != row["source_id"] for row in known.values()):
-        raise UserError(
-            f"the store's corpus {corpus_id!r} was read from files, not imported; give the table another corpus id"
-        )
-
-
-def _differs(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> bool:
-    return before is None or any(before[name] != value for name, value in row.items())
-
-
-def _label_changes(
-    store: Store,
-    table: pa.Table,
-    sources: Sequence[str],
-    clips: Sequence[str],
-    labels: Mapping[str, str],
-    result: ImportResult,
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Labels to write, and (clip_id, name) of those to remove."""
-    chosen = (pc.field("corpus_id") == result.corpus_id) & pc.field("name").isin(pa.array(labels, pa.string()))
-    stored = {(row["clip_id"], row["name"]): row for row in store.table(LABELS).read(filter=chosen).to_pylist()}
-    wanted: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, column in labels.items():
-        label = read_label(table.column(column), column, sources)
-        result.labels[name] = len(label.targets)
-        result.warnings += [f"label {name!r}: {warning}" for warning in label.warnings]
-        for row, (value, category) in label.targets.items():
-            wanted[clips[row], name] = {
-                "clip_id": clips[row],
-                "name": name,
-                "corpus_id": result.corpus_id,
-                "source_id": sources[row],
-                "value": value,
-                "category": category,
-            }
-    in_file = set(clips)
-    removed = [key for key in stored if key[0] in in_file and key not in wanted]
-    return [row for key, row in wanted.items() if stored.get(key) != row], removed
-
-
-def _write(store: Store, plan: _Plan, result: ImportResult, config: Mapping[str, Any]) -> None:
-    run_id = new_run_id("import")
-    now = datetime.now(UTC)
-    with recorded_run(store, "import", run_id=run_id, corpus_id=result.corpus_id, config=config) as recorded:
-        if plan.clips:
-            stamp = {"updated_at": now, "run_id": run_id}
-            rows = pa.Table.from_pylist([row | stamp for row in plan.clips], schema=CLIPS.schema)
-            store.table(CLIPS).merge(rows)
-        if plan.labels or plan.removed_labels:
-            store.table(LABELS).merge(
-                pa.Table.from_pylist(plan.labels, schema=LABELS.schema),
-                delete_keys=_label_keys(plan.removed_labels),
-            )
-        for changes in plan.features:
-            _write_features(store, changes, run_id)
-        result.run_id = run_id
-        result.clips_written = len(plan.clips)
-        result.labels_written = len(plan.labels)
-        result.labels_removed = len(plan.removed_labels)
-        recorded |= result.as_dict()
-
-
-def _label_keys(keys: Sequence[tuple[str, str]]) -> pa.Table | None:
-    if not keys:
-        return None
-    return pa.table({"clip_id": [clip for clip, _ in keys], "name": [name for _, name in keys]})
-
-
-def _write_features(store: Store, changes: FeatureChanges, run_id: str) -> None:
-    # The rows first: a descriptor never promises a table that a crash kept from being made.
-    rows = changes.rows
-    if rows.num_rows:
-        index = rows.schema.get_field_index("run_id")
-        stamped = rows.set_column(index, rows.schema.field(index), pa.array([run_id] * rows.num_rows))
-        store.table(feature_spec(changes.feature_set)).merge(stamped)
-    if changes.is_new:
-        store.table(FEATURE_SETS).merge(descriptor_row(changes.feature_set))
+def _incoming(table: TableFile, feature: FeatureColumn, columns: Sequence[str], ids: Sequence[str]) -> IncomingFeature:
+    needed = list(dict.fromkeys(name for name in (*columns, feature.times) if name))
+    return IncomingFeature(
+        feature.kind,
+        feature.name,
+        feature.where,
+        blocks=lambda: read_feature(table.parts(needed), feature, columns, ids),
+    )

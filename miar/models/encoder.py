@@ -65,13 +65,14 @@ class Standardise(nn.Module):
         self.mean.copy_(torch.from_numpy(moments.mean))
         self.scale.copy_(torch.from_numpy(moments.scale))
 
-    def forward(self, values: Tensor) -> Tensor:
-        """(..., D) -> (..., width) float32."""
-        known = torch.isfinite(values)
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(..., D) -> (..., width) float32; where ``mask`` (...) is False, nothing is known."""
+        known = values.abs() < torch.inf  # neither NaN nor infinite, in half the passes of isfinite
+        if mask is not None:
+            known &= mask.unsqueeze(-1)
         if self.pitch is not None:
-            known = known & (~self.voiced | (values[..., self.pitch, None] > 0))
-        centred = torch.where(known, values, self.mean) - self.mean
-        standard = (centred * self.scale).clamp(-CLIP, CLIP)
+            known &= ~self.voiced | (values[..., self.pitch, None] > 0)
+        standard = torch.where(known, (values - self.mean).mul_(self.scale).clamp_(-CLIP, CLIP), 0.0)
         if not self.flags:
             return standard
         share = (known & self.voiced).float().sum(-1, keepdim=True) / self.voiced.sum()
@@ -112,12 +113,11 @@ class FeatureAdapter(nn.Module):
         if data.summary is not None:
             self.standardise_summary.load(vector_moments(data.summary))
 
-    def frames(self, modality: ModalityBatch, mask: Tensor) -> Tensor:
-        """Standardised frames, layers mixed, before the projection: (B, T, D'), zero behind ``mask``."""
-        return self.mix(self._standard(modality, mask))
-
-    def _standard(self, modality: ModalityBatch, mask: Tensor) -> Tensor:
-        return zero_where(self.standardise(zero_where(modality.values, mask)), mask)
+    def standard(self, modality: ModalityBatch, available: Tensor) -> Tensor:
+        """Standardised frames of the clips that have the modality: (B, T, D), zero behind the mask."""
+        mask = modality.mask & available[:, None]
+        standard = self.standardise(modality.values, mask)
+        return zero_where(standard, mask) if self.standardise.flags else standard
 
     @property
     def pooled_width(self) -> int:
@@ -126,14 +126,14 @@ class FeatureAdapter(nn.Module):
         return frame * (1 if self.shape.layers > 1 else 2) + (len(self.shape.summary_columns) if self.groups else 0)
 
     @torch.no_grad()
-    def pooled(self, modality: ModalityBatch, available: Tensor) -> Tensor:
+    def pooled(self, modality: ModalityBatch, available: Tensor, standard: Tensor) -> Tensor:
         """One vector per clip, (B, pooled_width): mean over frames, deviation over frames, per-clip values.
 
         Layers of a text encoder are averaged, and how far its tokens lie apart, which says little, is left out. NaN
-        where a value is not known.
+        where a value is not known. ``standard`` is what :meth:`standard` makes of the same clips.
         """
         mask = modality.mask & available[:, None]
-        standard = self._standard(modality, mask).float()
+        standard = standard.float()
         count = mask.sum(1, keepdim=True)
         mean = standard.sum(1) / count
         parts = [mean.unflatten(-1, (self.shape.layers, -1)).mean(1)]
@@ -197,9 +197,9 @@ class ModalityEncoder(nn.Module):
         self.layers = nn.ModuleList([TransformerLayer(width, heads, dropout) for _ in range(layers)])
         self.dropout = FeatureDropout(dropout)
 
-    def forward(self, adapter: FeatureAdapter, modality: ModalityBatch, available: Tensor) -> Encoded:
+    def forward(self, adapter: FeatureAdapter, modality: ModalityBatch, available: Tensor, standard: Tensor) -> Encoded:
         mask = modality.mask & available[:, None]
-        frames, mask = shorten(adapter.frames(modality, mask), mask, self.max_frames)
+        frames, mask = shorten(adapter.mix(standard), mask, self.max_frames)
         steps, mask = self.stem(zero_where(adapter.embed(frames), mask), mask)
         if (summary := adapter.summary(modality, available)) is not None:
             steps = torch.cat([summary[0] + self.summary_mark, steps], dim=1)

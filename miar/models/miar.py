@@ -178,11 +178,12 @@ class MIAR(nn.Module):
         for name in self.names:
             column = batch.available[:, MODALITIES.index(name)]
             if name in batch.modalities:
-                part = self.encoders[name](self.adapters[name], batch.modalities[name], column)
+                adapter, modality = self.adapter(name), batch.modalities[name]
+                standard = adapter.standard(modality, column)
+                part = self.encoders[name](adapter, modality, column, standard)
                 encoded[name] = part
                 if self.readout is not None:
-                    adapter, modality = self.adapter(name), batch.modalities[name]
-                    part.reading = self.readout.read(name, adapter, modality, column, batch.clip_ids)
+                    part.reading = self.readout.read(name, adapter, modality, column, standard, batch.clip_ids)
             else:
                 mask = column.new_zeros(len(column), 1)
                 encoded[name] = Encoded(self.score.weight.new_zeros(len(column), 1, self.config.width), mask)
@@ -190,15 +191,32 @@ class MIAR(nn.Module):
 
     def fuse(self, encoded: Mapping[str, Encoded], available: Tensor) -> MIAROutput:
         """Interact, pool, weigh and predict from the modalities that ``available`` (B, M) leaves in."""
-        current = {name: part.only(available[:, MODALITIES.index(name)]) for name, part in encoded.items()}
+        absent = {name: available.new_zeros(len(available)) for name in self._left_out(available)}
+        current = {
+            name: part.only(available[:, MODALITIES.index(name)])
+            for name, part in encoded.items()
+            if name not in absent
+        }
         taken: Mapping[str, Mapping[str, Encoded]] = {}
         for layer in self.interactions:
             current, taken = layer(current)
         joint, own = self.tokens(current, taken)
-        present = {name: part.mask.any(1) for name, part in current.items()}
+        own |= {name: torch.zeros_like(joint) for name in absent}
+        present = {name: part.mask.any(1) for name, part in current.items()} | absent
         readings = {name: part.reading for name, part in encoded.items() if part.reading is not None}
         base = self.readout(readings, present) if self.readout is not None else 0.0
         return self._predict(joint, own, present, base)
+
+    def _left_out(self, available: Tensor) -> list[str]:
+        """Modalities that none of the clips has, of which at least one must stay: nothing is computed for them.
+
+        In evaluation alone, where the answer may be waited for: a subset of the modalities then costs what it holds.
+        """
+        if self.training:
+            return []
+        held = available.any(0).tolist()
+        names = [name for name in self.names if not held[MODALITIES.index(name)]]
+        return names if len(names) < len(self.names) else names[1:]
 
     def _predict(
         self, joint: Tensor, own: dict[str, Tensor], present: dict[str, Tensor], base: Tensor | float

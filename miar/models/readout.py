@@ -90,10 +90,11 @@ class PooledReadout(nn.Module):
         adapter: "FeatureAdapter",
         modality: ModalityBatch,
         available: Tensor,
+        standard: Tensor,
         clip_ids: Sequence[str],
     ) -> Reading:
         """What modality ``name`` says of B clips, from that modality alone."""
-        pooled = self.standardise(name, adapter.pooled(modality, available), available)
+        pooled = self.standardise(name, adapter.pooled(modality, available, standard), available)
         value = pooled @ self.get_buffer(f"weight_{name}") + self.get_buffer(f"bias_{name}")
         if self.training:
             value = self.held_out.replace(value, self.names.index(name), clip_ids)

@@ -76,8 +76,11 @@ def _pool(
 ) -> Array:
     """(N, P) standardised pooled features, by the moments of ``train``, which ``readout`` takes."""
     column = MODALITIES.index(name)
-    batches = train.with_modalities([name]).batches(POOLING_BATCH)
-    pooled = torch.cat([adapter.pooled(batch.modalities[name], batch.available[:, column]) for batch in batches])
+    parts = []
+    for batch in train.with_modalities([name]).batches(POOLING_BATCH):
+        modality, available = batch.modalities[name], batch.available[:, column]
+        parts.append(adapter.pooled(modality, available, adapter.standard(modality, available)))
+    pooled = torch.cat(parts)
     moments = vector_moments(pooled.numpy()[present])
     _store(readout, f"mean_{name}", moments.mean)
     _store(readout, f"scale_{name}", moments.scale)

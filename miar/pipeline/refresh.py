@@ -21,7 +21,10 @@ from miar.pipeline.plan import RefreshPlan
 from miar.pipeline.rows import descriptor_row, feature_spec
 from miar.pipeline.runs import recorded_run, staging_folder
 from miar.pipeline.shards import Job, Shard, ShardOutcome
-from storage import FAILURES, FEATURE_SETS, Store
+from storage import FAILURES, FEATURE_SETS, Store, StoreError
+
+_SHAPE = ["columns", "summary_columns", "quality_columns", "pooled_dim"]
+"""What the rows of one feature table share: names and widths."""
 
 
 def lay_out(store: Store, plan: RefreshPlan) -> Path:
@@ -117,8 +120,15 @@ def _absolute(root: str | None) -> str | None:
 
 def _describe(store: Store, feature_set: FeatureSet) -> None:
     same = (pc.field("extractor") == feature_set.extractor) & (pc.field("config_hash") == feature_set.config_hash)
-    if store.table(FEATURE_SETS).read(columns=["config_hash"], filter=same).num_rows == 0:
-        store.table(FEATURE_SETS).merge(descriptor_row(feature_set))
+    row = descriptor_row(feature_set)
+    known = store.table(FEATURE_SETS).read(columns=_SHAPE, filter=same).to_pylist()
+    if not known:
+        store.table(FEATURE_SETS).merge(row)
+    elif other := [name for name, value in row.select(_SHAPE).to_pylist()[0].items() if known[0][name] != value]:
+        raise StoreError(
+            f"{feature_set.table} was written with other {', '.join(other)} than this extractor makes: give the"
+            " extractor a configuration of its own, so that its rows get a table of their own"
+        )
 
 
 def commit_shard(store: Store, job: Job, shard: Shard, outcomes: Sequence[ShardOutcome]) -> dict[str, int]:

@@ -19,6 +19,7 @@ def feature_spec(feature_set: FeatureSet) -> TableSpec:
         n_columns=len(feature_set.columns),
         summary_columns=feature_set.summary_columns,
         quality_columns=feature_set.quality_columns,
+        pooled_dim=feature_set.pooled_dim or None,
     )
 
 

@@ -6,10 +6,11 @@ A row of ``scores`` is up to date when it carries the hash of exactly the featur
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,10 +18,13 @@ import pyarrow.compute as pc
 from miar.hashing import stable_key
 from miar.pipeline.runs import staging_folder
 from miar.pipeline.trained import feature_tables_of, load_model, model_id, snapshot_to_score
-from storage import SCORES, Snapshot, Store
+from storage import SCORES, KeyedTable, Snapshot, Store
+
+if TYPE_CHECKING:
+    from miar.data.reading import SnapshotReader
 
 CLIPS_PER_CHUNK = 2_000
-"""Clips held in memory, and committed, at once."""
+"""Most clips that are held in memory, and committed, at once."""
 
 
 def plan_scoring(
@@ -33,6 +37,9 @@ def plan_scoring(
 ) -> dict[str, Any]:
     """Find the clips that have no current score, and write them as chunks into the run's staging folder.
 
+    Chunks follow the order of the feature files and are bounded in clips and in values, so that a run reads each row
+    once and holds no more of them than one chunk has.
+
     Returns:
         ``folder``, ``chunks`` (their number), ``snapshot_id``, ``model_id``, ``clips``, ``to_score``, ``up_to_date``.
 
@@ -40,13 +47,17 @@ def plan_scoring(
         UserError: no such model or snapshot.
         FeatureMismatchError: the snapshot holds none of the feature sets that the model was trained on.
     """
+    from miar.data.reading import SnapshotReader
+
     loaded = load_model(model)
     pinned = snapshot_to_score(store, loaded, snapshot)
     tables = feature_tables_of(loaded)
     identity = model_id(loaded)
     inputs = _input_hashes(pinned, tables, corpus_id)
     done = _scored(store, identity)
-    todo = sorted(clip_id for clip_id, input_hash in inputs.items() if done.get(clip_id) != input_hash)
+    reader = SnapshotReader(pinned, feature_sets=tables)
+    due = [clip_id for clip_id, input_hash in inputs.items() if done.get(clip_id) != input_hash]
+    parts = list(reader.parts(reader.storage_order(reader.positions(due)), CLIPS_PER_CHUNK))
     folder = staging_folder(store, run_id)
     folder.mkdir(parents=True, exist_ok=True)
     job = {
@@ -59,18 +70,18 @@ def plan_scoring(
         "tables": tables,
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    chunks = [todo[start : start + CLIPS_PER_CHUNK] for start in range(0, len(todo), CLIPS_PER_CHUNK)]
-    for number, chunk in enumerate(chunks):
+    for number, positions in enumerate(parts):
+        chunk = reader.clips["clip_id"].take(pa.array(positions)).to_pylist()
         content = {clip_id: inputs[clip_id] for clip_id in chunk}
         (folder / f"chunk-{number:06d}.json").write_text(json.dumps(content), encoding="ascii")
     return {
         "folder": str(folder),
-        "chunks": len(chunks),
+        "chunks": len(parts),
         "snapshot_id": pinned.id,
         "model_id": identity,
         "clips": len(inputs),
-        "to_score": len(todo),
-        "up_to_date": len(inputs) - len(todo),
+        "to_score": len(due),
+        "up_to_date": len(inputs) - len(due),
     }
 
 
@@ -80,19 +91,36 @@ def score_chunk(folder: Path, number: int) -> dict[str, int]:
     Returns:
         Clips by what was available (``text+audio+face``, ``text+face`` ...), ``not_scored`` for those with nothing.
     """
-    from miar.data.from_store import load_dataset
     from miar.scoring.scorer import score_dataset
 
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    text = (folder / "job.json").read_text(encoding="utf-8")
     inputs = json.loads((folder / f"chunk-{number:06d}.json").read_text(encoding="ascii"))
-    store = Store.open(job["store"])
-    snapshot = store.snapshots.open(job["snapshot_id"])
-    dataset = load_dataset(snapshot, label=None, feature_sets=job["tables"], clip_ids=list(inputs))
-    scored = score_dataset(_model(job["model"]), dataset)
-    rows = _score_rows(scored, snapshot, job, inputs)
-    store.table(SCORES).merge(rows)
+    run = _run(text)
+    positions = run.reader.positions(list(inputs))
+    scored = score_dataset(run.model, run.reader.read(positions))
+    rows = _score_rows(scored, run.reader.clips.take(pa.array(positions)), json.loads(text), inputs)
+    run.scores.merge(rows)
     outcomes = zip(rows["status"].to_pylist(), rows["available"].to_pylist(), strict=True)
     return dict(Counter(available if status == "scored" else "not_scored" for status, available in outcomes))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all chunks of a run share in one process: each would else scan every key again."""
+
+    model: Any
+    reader: "SnapshotReader"
+    scores: KeyedTable
+
+
+@lru_cache(maxsize=1)
+def _run(job_text: str) -> _Run:
+    from miar.data.reading import SnapshotReader
+
+    job = json.loads(job_text)
+    store = Store.open(job["store"])
+    reader = SnapshotReader(store.snapshots.open(job["snapshot_id"]), feature_sets=job["tables"])
+    return _Run(_model(job["model"]), reader, store.table(SCORES))
 
 
 @lru_cache(maxsize=1)
@@ -120,11 +148,12 @@ def _scored(store: Store, identity: str) -> dict[str, str]:
     return dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 
-def _score_rows(scored: pa.Table, snapshot: Snapshot, job: Mapping[str, Any], inputs: Mapping[str, str]) -> pa.Table:
-    """The scorer's columns with everything that says whose score it is and where it comes from."""
-    wanted = pc.field("clip_id").isin(list(inputs))
-    names = ["clip_id", "corpus_id", "source_id", "video_id", "segment", "split"]
-    clips = {row["clip_id"]: row for row in snapshot.read("clips", columns=names, filter=wanted).to_pylist()}
+def _score_rows(scored: pa.Table, clips: pa.RecordBatch, job: Mapping[str, Any], inputs: Mapping[str, str]) -> pa.Table:
+    """The scorer's columns with everything that says whose score it is and where it comes from.
+
+    Args:
+        clips: a row for each of ``scored``, in the same order.
+    """
     stamp = {
         "model_id": job["model_id"],
         "label": job["label"],
@@ -132,7 +161,10 @@ def _score_rows(scored: pa.Table, snapshot: Snapshot, job: Mapping[str, Any], in
         "run_id": job["run_id"],
         "scored_at": datetime.now(UTC),
     }
-    rows = [
-        {**row, **clips[row["clip_id"]], **stamp, "input_hash": inputs[row["clip_id"]]} for row in scored.to_pylist()
-    ]
-    return pa.Table.from_pylist(rows, schema=SCORES.schema)
+    columns = {name: scored[name] for name in scored.schema.names}
+    columns |= {name: clips[name] for name in ("corpus_id", "source_id", "video_id", "segment", "split")}
+    columns |= {
+        name: pa.repeat(pa.scalar(value, SCORES.schema.field(name).type), len(clips)) for name, value in stamp.items()
+    }
+    columns["input_hash"] = pa.array([inputs[clip_id] for clip_id in scored["clip_id"].to_pylist()])
+    return pa.table([columns[name] for name in SCORES.schema.names], schema=SCORES.schema)

@@ -15,6 +15,7 @@ def store_status(store: Store, *, failures: int = 50) -> dict[str, Any]:
     standing = store.table(FAILURES).read().sort_by([("failed_at", "descending")])
     return {
         "store": store.uri,
+        "id": store.id,
         "corpora": _corpora(live.to_pylist()),
         "features": [_feature_set(store, row) for row in store.table(FEATURE_SETS).read().to_pylist()],
         "scores": _scores(store),

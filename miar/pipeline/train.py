@@ -74,7 +74,7 @@ def plan_training(
     if system not in SYSTEMS:
         raise ConfigError(f"there is no system '{system}': choose one of {', '.join(SYSTEMS)}")
     # torch takes seconds to import: only what trains pays for it.
-    from miar.data.from_store import read_label
+    from miar.data.labels import read_label
     from miar.models.config import MIARConfig
     from miar.training.config import TrainingConfig
 

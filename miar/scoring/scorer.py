@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from miar.data.batches import MODALITIES
 from miar.data.dataset import ClipDataset
-from miar.scoring.shapley import shapley_values
-from miar.scoring.subsets import FusionModel, SubsetPredictions, predict_subsets
+from miar.scoring.shapley import shapley_values, to_masks
+from miar.scoring.subsets import SUBSETS, FusionModel, SubsetPredictions, predict_subsets
 
 TOKENS = ("joint", *MODALITIES)
 CONTRIBUTIONS = tuple(f"contribution_{name}" for name in MODALITIES)
@@ -98,7 +98,8 @@ def contributions(predicted: SubsetPredictions) -> NDArray[np.float64]:
 
 def describe_available(available: NDArray[np.bool_]) -> list[str]:
     """(N, M) -> ``text+audio+face``, ``text+face`` ...; an empty text for a clip without any."""
-    return ["+".join(name for name, has in zip(MODALITIES, row, strict=True) if has) for row in available]
+    names = ["+".join(name for index, name in enumerate(MODALITIES) if mask >> index & 1) for mask in range(SUBSETS)]
+    return [names[mask] for mask in to_masks(available).tolist()]
 
 
 def _floats(values: NDArray[np.float64], scored: NDArray[np.bool_]) -> pa.Array:

@@ -49,6 +49,7 @@ def _shards(store: Path) -> set[str]:
     return {path.stem for path in store.glob("features/*/*/*.parquet")}
 
 
+@pytest.mark.slow
 def test_killed_between_shards_and_started_again(corpus: Path, tmp_path: Path):
     store = tmp_path / "store"
     process = _start(corpus, store)

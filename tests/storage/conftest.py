@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage import Store, TableSpec, feature_table
+from storage import CLIPS, FEATURE_SETS, Store, TableSpec, feature_table
 
 N_COLUMNS = 3
 WHEN = datetime(2026, 11, 20, tzinfo=UTC)
@@ -67,6 +67,24 @@ def features(spec: TableSpec) -> Callable[..., pa.Table]:
         return pa.Table.from_pylist(rows, schema=spec.schema)
 
     return make
+
+
+@pytest.fixture
+def catalogued(store: Store) -> Callable[[dict[str, str]], Store]:
+    """``catalogued({"clip": "hash"})``: the store, with these clips in it and the feature set of ``spec`` described."""
+
+    def fill(hashes: dict[str, str]) -> Store:
+        blank = dict.fromkeys(CLIPS.schema.names) | {"corpus_id": "corpus", "state": "live"}
+        clips = [blank | {"clip_id": clip, "media_hash": input_hash} for clip, input_hash in hashes.items()]
+        store.table(CLIPS).merge(pa.Table.from_pylist(clips, schema=CLIPS.schema))
+        row = dict.fromkeys(FEATURE_SETS.schema.names)
+        row |= {"extractor": "opensmile", "config_hash": "0123456789abcdef", "modality": "audio"}
+        row |= {"columns": ["f0", "jitter", "hnr"], "summary_columns": ["loudness_mean"]}
+        row |= {"quality_columns": ["quality_voiced"], "pooled_dim": 0}
+        store.table(FEATURE_SETS).merge(pa.Table.from_pylist([row], schema=FEATURE_SETS.schema))
+        return store
+
+    return fill
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,11 @@ def merge_and_die(uri: str, point: str, values: dict[str, float]) -> None:
     table.merge(label_rows(values))
 
 
+def maintain_and_die(uri: str, point: str) -> None:
+    die_at(point)
+    Store.open(uri).maintain(retention_days=0.0)
+
+
 def work_for_ever(uri: str, seed: int) -> None:
     """Stages, registers and merges until it is killed: what it writes depends on the round alone."""
     store = Store.open(uri)
@@ -111,6 +116,22 @@ def write_shared(uri: str, worker: int, rounds: int, n_clips: int) -> None:
         table.register([shard], wanted=everything)
         value = float(worker * 1000 + round_)
         labels.merge(label_rows({f"own-{worker}-{round_}": value, "left": value, "right": value}))
+
+
+def maintain_until(uri: str, stop: str, failures) -> None:
+    """Merges files and vacuums all the time, pins and unpins; puts how often into the queue."""
+    store = Store.open(uri)
+    turns = 0
+    while not os.path.exists(stop):
+        snapshot = store.snapshots.take("moving")
+        before = {name: snapshot.read(name) for name in snapshot.tables()}
+        report = store.maintain(retention_days=10 / 86400)
+        again = store.snapshots.open("moving")
+        if report.problems or {name: again.read(name) for name in again.tables()} != before:
+            failures.put(f"maintenance spoilt something: {report.problems}")
+        store.snapshots.remove("moving")
+        turns += 1
+    failures.put(turns)
 
 
 def read_until(uri: str, stop: str, failures) -> None:

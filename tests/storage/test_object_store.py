@@ -108,6 +108,28 @@ def test_a_snapshot_stays_as_it_was(remote: Store, spec, features, wanted) -> No
     assert opened.id == taken.id
 
 
+def test_maintenance_verification_and_diff(remote: Store, spec, features, wanted) -> None:
+    table = remote.table(spec)
+    hashes = {"a": "1", "b": "1", "c": "1"}
+    for clip in hashes:
+        table.register([table.stage(features({clip: "1"}), run_id="r", name=clip)], wanted=wanted({clip: "1"}))
+    remote.snapshots.take("before")
+    again = table.stage(features({"a": "2"}), run_id="r", name="again")
+    table.register([again], wanted=wanted({"a": "2"}))
+    assert remote.maintain(retention_days=0.0).tables[0].merged == 3
+    assert len(table.file_uris()) == 1
+    remote.snapshots.open("before").verify()
+    assert remote.diff("before").tables[spec.name].counts == {"added": 0, "changed": 1, "removed": 0}
+    remote.snapshots.remove("before")
+    assert remote.maintain(retention_days=0.0).summary()["removed"]["replaced"] == 3
+    left = {finding.kind for finding in remote.verify().findings}
+    assert left == {"clip unknown", "descriptor"}, "there are features alone, and nothing else is wrong"
+    open_files(remote.uri).remove(f"{spec.name}/{table.file_uris()[0].rsplit('/', 1)[-1]}")
+    assert "file missing" in {finding.kind for finding in remote.verify().findings}
+    assert not {finding.kind for finding in remote.verify(repair=True).findings} - {"descriptor"}
+    assert table.count() == 0
+
+
 def test_four_writers_lose_and_double_nothing(remote: Store, environment, processes, tmp_path: Path) -> None:
     stop, seen = tmp_path / "stop", processes.queue()
 

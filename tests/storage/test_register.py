@@ -1,5 +1,6 @@
 """Shards: staged by workers, judged by their rows, made live exactly once."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,6 +74,30 @@ def test_stale_rows_are_replaced_and_their_neighbours_kept(table, features, want
     assert kept.equals(old.filter(pc.not_equal(old["clip_id"], "b")))
     assert table.version() == 1
     assert (Path(table.path) / "old.parquet").exists()
+
+
+def test_a_shard_may_leave_and_come_back_as_often_as_its_inputs_do(table, features, wanted) -> None:
+    """Through one handle, which remembers keys: it must forget those of a shard that has left again."""
+    for round_ in range(6):
+        hashes = {"a": str(round_ % 2), "b": str(round_ % 2)}
+        shard = table.stage(features(hashes), run_id="r", name=f"shard-{round_ % 2}")
+        assert table.register([shard], wanted=wanted(hashes)).files_added == 1
+        assert live(table) == hashes
+    assert table.version() == 5
+
+
+def test_a_shard_that_its_writer_checked_is_not_decoded_again(table, features, wanted, monkeypatch) -> None:
+    import storage.plans as plans
+
+    decoded: list[str] = []
+    monkeypatch.setattr(plans, "check_shard", lambda _files, _spec, name: decoded.append(name))
+    shards = [table.stage(features({clip: "1"}), run_id="r", name=clip) for clip in "abc"]
+    touched, changed = (Path(table.path) / name for name in shards[1:])
+    os.utime(touched, ns=(0, 0))
+    changed.write_bytes(changed.read_bytes())
+    table.register(shards, wanted=wanted(dict.fromkeys("abc", "1")))
+    assert sorted(decoded) == shards[1:]
+    assert not list((Path(table.path).parents[2] / "_receipts").rglob("*.json"))
 
 
 def test_a_stale_shard_never_overwrites_fresh_rows(table, features, wanted) -> None:

@@ -190,3 +190,28 @@ def test_a_broken_record_is_named(filled: Store) -> None:
     record.write_text(json.dumps(tree))
     with pytest.raises(StoreError, match="cannot be read; restore or remove it"):
         filled.snapshots.list()
+
+
+def test_a_snapshot_is_removed_with_its_last_name_or_by_its_id(filled: Store, labels) -> None:
+    first = filled.snapshots.take("paper")
+    filled.snapshots.take("thesis")
+    assert filled.snapshots.remove("paper").names == ("thesis",)
+    assert filled.snapshots.open("thesis").id == first.id
+    with pytest.raises(StoreError, match="no snapshot is called paper; there are: thesis"):
+        filled.snapshots.remove("paper")
+    assert filled.snapshots.remove("thesis").names == ()
+    assert filled.snapshots.list() == []
+    filled.snapshots.take("paper")
+    filled.snapshots.take("thesis")
+    assert filled.snapshots.remove(first.id).names == ()
+    assert filled.snapshots.list() == []
+    with pytest.raises(StoreError, match="no snapshot is called paper; there are: none"):
+        filled.snapshots.remove("paper")
+    filled.table(LABELS).merge(labels({("z", "x"): 1.0}))
+    assert filled.snapshots.take("paper").id != first.id
+
+
+def test_a_snapshot_of_a_damaged_table_says_what_to_do(filled: Store, spec: TableSpec) -> None:
+    a_file(filled, spec).unlink()
+    with pytest.raises(StoreError, match=r"is gone; `miar verify .* --repair` mends the table"):
+        filled.snapshots.take()

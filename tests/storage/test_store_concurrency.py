@@ -11,29 +11,37 @@ from deltalake import DeltaTable
 from storage import LABELS, CommitConflictError, Store
 from storage import commits as commits_module
 
-N_CLIPS = 60
-ROUNDS = 5
 
-
-def test_four_writers_and_a_reader(store: Store, processes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rounds", "n_clips"), [(3, 60), pytest.param(41, 2000, marks=pytest.mark.slow)], ids=["small", "large"]
+)
+def test_eight_writers_two_readers_and_maintenance(
+    store: Store, processes, tmp_path: Path, rounds: int, n_clips: int
+) -> None:
     stop, seen = tmp_path / "stop", processes.queue()
-    reader = processes.start(processes.read_until, store.uri, str(stop), seen)
-    writers = [processes.start(processes.write_shared, store.uri, worker, ROUNDS, N_CLIPS) for worker in range(4)]
+    watchers = [processes.start(processes.read_until, store.uri, str(stop), seen) for _ in range(2)]
+    watchers.append(processes.start(processes.maintain_until, store.uri, str(stop), seen))
+    writers = [processes.start(processes.write_shared, store.uri, worker, rounds, n_clips) for worker in range(8)]
     for writer in writers:
-        writer.join(120)
+        writer.join(600)
         assert writer.exitcode == 0
     stop.touch()
-    reader.join(60)
-    looks = seen.get(timeout=10)
-    assert isinstance(looks, int), looks
-    assert looks > 0
+    for _ in watchers:
+        looks = seen.get(timeout=120)
+        assert isinstance(looks, int), looks
+        assert looks > 0
+    for watcher in watchers:
+        watcher.join(60)
+        assert watcher.exitcode == 0
     clips = store.table(processes.SPEC).read(["clip_id"])["clip_id"].to_pylist()
-    assert sorted(clips) == sorted(f"c{i}" for i in range(N_CLIPS))
+    assert sorted(clips) == sorted(f"c{i}" for i in range(n_clips))
     values = dict(zip(*store.table(LABELS).read(["clip_id", "value"]).to_pydict().values(), strict=True))
-    own = {f"own-{worker}-{n}": worker * 1000.0 + n for worker in range(4) for n in range(ROUNDS)}
+    own = {f"own-{worker}-{n}": worker * 1000.0 + n for worker in range(8) for n in range(rounds)}
     assert {key: value for key, value in values.items() if key.startswith("own")} == own
     assert values["left"] == values["right"]
     assert len(values) == len(own) + 2
+    left = {finding.kind for finding in store.verify().findings}
+    assert left <= {"clip unknown", "descriptor"}, "the writers make features alone, and nothing else is wrong"
 
 
 def test_a_foreign_writer_between_plan_and_commit_makes_a_new_plan(store: Store, labels, monkeypatch) -> None:

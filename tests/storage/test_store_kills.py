@@ -74,6 +74,24 @@ def test_a_merge_that_is_killed_happens_whole_or_not_at_all(store: Store, proces
     assert values == {"left": 2.0, "right": 2.0, "other": 0.0}
 
 
+@pytest.mark.parametrize("point", ["half written", "written", "renamed", "committed"])
+def test_merging_files_that_is_killed_loses_and_doubles_nothing(store: Store, table, processes, point: str) -> None:
+    for clip in NEW:
+        shard = table.stage(processes.feature_rows({clip: NEW[clip]}), run_id="next", name=f"new-{clip}")
+        table.register([shard], wanted=processes.wanted_rows(NEW))
+    killed(processes.start(processes.maintain_and_die, store.uri, point))
+    assert live(table) == AFTER
+    assert len(table.file_uris()) == (1 if point == "committed" else 3)
+    assert len(table.orphans()) == (1 if point == "renamed" else 0)
+    table.register(table.orphans(), wanted=processes.wanted_rows(AFTER))
+    assert live(table) == AFTER, "what was merged is offered again, and is there already"
+    store.maintain(retention_days=0.0)
+    assert live(table) == AFTER
+    assert len(table.file_uris()) == 1
+    left = {finding.kind for finding in store.verify().findings}
+    assert left == {"clip unknown", "descriptor"}, "there are features alone, and nothing else is wrong"
+
+
 def test_kills_at_any_moment(store: Store, processes) -> None:
     rng = random.Random(7)
     table, labels = store.table(processes.SPEC), store.table(LABELS)

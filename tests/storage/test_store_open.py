@@ -18,7 +18,7 @@ def one_line(error: pytest.ExceptionInfo[StoreError]) -> str:
 
 def test_create_can_be_repeated_and_opened(tmp_path: Path) -> None:
     first = Store.create(tmp_path / "a" / "store")
-    assert json.loads((tmp_path / "a" / "store" / "miar-store.json").read_text())["version"] == 1
+    assert json.loads((tmp_path / "a" / "store" / "miar-store.json").read_text())["version"] == 2
     assert Store.create(tmp_path / "a" / "store").uri == first.uri
     assert Store.open(tmp_path / "a" / "store").uri == first.uri
     assert Store.open_or_create(f"file://{tmp_path}/a/store").uri == first.uri
@@ -42,11 +42,11 @@ def test_create_refuses_a_folder_with_other_things_and_a_file(tmp_path: Path) ->
 
 
 def test_open_refuses_a_newer_format(store: Store) -> None:
-    (Path(store.uri) / "miar-store.json").write_text('{"format": "miar-store", "version": 2}')
+    (Path(store.uri) / "miar-store.json").write_text('{"format": "miar-store", "version": 3}')
     for way in (Store.open, Store.create, Store.open_or_create):
         with pytest.raises(StoreError) as error:
             way(store.uri)
-        assert "newer version (format 2, this one reads 1)" in one_line(error)
+        assert "newer version (format 3, this one reads 2)" in one_line(error)
 
 
 def test_open_refuses_a_broken_format_file(store: Store) -> None:

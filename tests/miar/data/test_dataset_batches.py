@@ -127,3 +127,15 @@ def test_moments_skip_what_is_unknown_unvoiced_or_dead() -> None:
     np.testing.assert_allclose(moments.scale, [1.0, 1.0, 0.0, 1.0])
     unknown = vector_moments(np.full((4, 2), np.nan, np.float32))
     assert unknown.scale.tolist() == [0.0, 0.0]
+
+
+def test_joined_sequences_are_a_view_where_they_follow_each_other() -> None:
+    sequences = made([3, 0, 4, 2]).modalities["audio"].sequences
+    for indices, shared in (([0, 1, 2], True), ([2, 3], True), ([3, 0], False), ([0, 2], True), ([2, 2], False)):
+        part = sequences.subset(np.array(indices))
+        flat, offsets = part.joined()
+        assert np.shares_memory(flat, sequences.values) == shared
+        for row, index in enumerate(indices):
+            np.testing.assert_array_equal(flat[offsets[row] : offsets[row + 1]], sequences[index])
+    flat, offsets = sequences.subset(np.array([], np.int64)).joined()
+    assert (flat.shape, offsets.tolist()) == ((0, 2), [0])

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from miar.data.from_store import iter_datasets, load_dataset
+from miar.data.from_store import load_dataset
+from miar.data.reading import SnapshotReader
 from miar.errors import UserError
 from miar.models.miar import MIAR, MIARConfig
 from storage import CLIPS, FEATURE_SETS, LABELS, Snapshot, Store, feature_table
@@ -135,7 +136,7 @@ def test_clips_splits_and_feature_sets_can_be_chosen(snapshot: Snapshot) -> None
 @pytest.mark.parametrize("clips_per_chunk", [1, 4, 100])
 def test_chunks_hold_the_same_as_the_whole(snapshot: Snapshot, clips_per_chunk: int) -> None:
     whole = load_dataset(snapshot, label="mood")
-    chunks = list(iter_datasets(snapshot, label="mood", clips_per_chunk=clips_per_chunk))
+    chunks = list(SnapshotReader(snapshot, label="mood").chunks(clips=clips_per_chunk))
     assert [clip_id for chunk in chunks for clip_id in chunk.clip_ids] == whole.clip_ids
     assert max(len(chunk) for chunk in chunks) <= clips_per_chunk
     assert all(chunk.classes == ("glad", "sad") for chunk in chunks)

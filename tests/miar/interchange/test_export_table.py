@@ -117,7 +117,7 @@ def test_mistakes_are_one_line(store: Store, tmp_path: Path) -> None:
         export_table(store, "clip", format="csv", out=out)
     with pytest.raises(UserError, match="no table 'features/face'"):
         export_table(store, "features/face", format="csv", out=out)
-    with pytest.raises(UserError, match="choose one of csv, parquet, jsonl"):
+    with pytest.raises(UserError, match="choose one of csv, parquet, jsonl, frames, summaries, mmsa, datasets"):
         export_table(store, "clips", format="xlsx", out=out)
     with pytest.raises(UserError, match="is a folder"):
         export_table(store, "clips", format="csv", out=tmp_path)

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from miar.corpus.model import clip_id
 from miar.errors import UserError
 from miar.features.contract import FeatureSet, Modality
-from miar.interchange.import_columns import ROWS_PER_BLOCK, FeatureColumn
-from miar.interchange.import_table import ImportResult, import_table
+from miar.interchange.bring_in import ImportResult
+from miar.interchange.import_columns import FeatureColumn
+from miar.interchange.import_table import import_table
+from miar.interchange.table_file import ROWS_PER_BLOCK
 from storage import CLIPS, FEATURE_SETS, LABELS, RUNS, Store, feature_table
 
 MOSI = Path(__file__).resolve().parents[4] / "shared/data/mosi/mosi_train_valid.parquet"
