@@ -16,6 +16,7 @@ import pyarrow as pa
 from miar.hashing import KEY_HEX_DIGITS
 from storage.arrow import pc
 
+_IDS_AT_ONCE = 2**16
 NOWHERE = -1
 """The position of what was not found."""
 
@@ -163,13 +164,18 @@ def clip_ids(corpus_id: str, paths: Sequence[str], path_at: np.ndarray, start: p
         start, end: (n,) ms; ``end`` may be null.
     """
     heads = [f"[{json.dumps(corpus_id)},{json.dumps(path)}," for path in paths]
-    ends = pc.fill_null(end.cast(pa.string()), "null")
-    cut = pc.binary_join_element_wise(start.cast(pa.string()), ends, ",").to_pylist()
-    sha256 = hashlib.sha256
-    digests = [
-        sha256(f"{heads[at]}{times}]".encode("ascii")).digest() for at, times in zip(path_at.tolist(), cut, strict=True)
-    ]
-    return _hex_strings(b"".join(digests), 32)
+    parts = [pa.array([], pa.string())]
+    for first in range(0, len(path_at), _IDS_AT_ONCE):
+        piece = slice(first, first + _IDS_AT_ONCE)
+        cuts = pc.binary_join_element_wise(
+            start[piece].cast(pa.string()), pc.fill_null(end[piece].cast(pa.string()), "null"), ","
+        )
+        digests = [
+            hashlib.sha256(f"{heads[at]}{cut}]".encode("ascii")).digest()
+            for at, cut in zip(path_at[piece].tolist(), cuts.to_pylist(), strict=True)
+        ]
+        parts.append(_hex_strings(b"".join(digests), 32))
+    return pa.concat_arrays(parts)
 
 
 def _hex_strings(digests: bytes, width: int) -> pa.Array:

@@ -6,7 +6,6 @@ what it is made of differs from what the catalogue holds.
 """
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken, whole
-from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, Source, media_hash, text_hash
-from miar.corpus.sources import fingerprint
+from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, media_hash, text_hash
 from miar.errors import CorpusError
-from miar.media.errors import MediaError
+from miar.pipeline.fingerprints import SOURCE_COLUMNS, fingerprinted_sources
 from storage import CLIPS, FAILURES, LABELS, Store, TableSpec
 from storage.arrow import pc
 
@@ -33,8 +31,7 @@ _STAMPS = ("updated_at", "run_id")
 """Columns that say when a row was written, not what it says."""
 _SAID = [name for name in CLIPS.schema.names if name not in _STAMPS]
 _INPUT = ("media_hash", "text_hash", "state")
-_SOURCE_COLUMNS = pa.schema([("media_size", pa.int64()), ("media_mtime_ns", pa.int64()), ("fingerprint", pa.string())])
-NO_CLIPS = pa.schema([CLIPS.schema.field(name) for name in _SAID]).empty_table()
+_CLIP_ROWS = pa.schema([CLIPS.schema.field(name) for name in _SAID])
 
 
 @dataclass
@@ -44,7 +41,7 @@ class CatalogueChanges:
     live: pa.Table
     """The catalogue's rows as they will be, live clips only, without the columns that say when they were written."""
     corpus_id: str = ""
-    clips: pa.Table = field(default_factory=NO_CLIPS.schema.empty_table)
+    clips: pa.Table = field(default_factory=_CLIP_ROWS.empty_table)
     labels: pa.Table = field(default_factory=LABELS.schema.empty_table)
     dropped_labels: pa.Table | None = None
     words: pa.Table = field(default_factory=WORDS_COLUMNS.empty_table)
@@ -91,7 +88,7 @@ def compare(store: Store, listing: CorpusListing, known: pa.Table, max_lost_shar
         CorpusError: more than ``max_lost_share`` of the known files are gone: most likely an unmounted disk.
     """
     _refuse_vanished(listing, known, max_lost_share)
-    sources, unreadable = _sources(listing, known)
+    sources, unreadable = fingerprinted_sources(listing, known)
     changes = _compare_clips(listing, known, sources)
     _compare_labels(store, listing, changes)
     changes.words, changes.dropped_words = listing.words, listing.words_gone
@@ -137,60 +134,13 @@ def _refuse_vanished(listing: CorpusListing, known: pa.Table, max_lost_share: fl
 # --- clips
 
 
-def _sources(listing: CorpusListing, known: pa.Table) -> tuple[pa.Table, list[CorpusProblem]]:
-    """Path, size, time and content hash of each file; one of a size and time that the store knows is not read again."""
-    sources = list(listing.sources.values())
-    path = pa.array([source.path for source in sources], pa.string())
-    size = np.array([source.size for source in sources], np.int64)
-    mtime = np.array([source.mtime_ns for source in sources], np.int64)
-    prints = taken(whole(known["fingerprint"]), _unchanged_since(known, path, size, mtime))
-    is_read = mask(pc.is_null(prints)) & np.array([source.is_media for source in sources], bool)
-    to_read = np.flatnonzero(is_read)
-    found, problems = _fingerprints(listing.root, [sources[at] for at in to_read.tolist()])
-    prints = replaced(prints, to_read, found)
-    columns = [path, pa.array(size), pa.array(mtime), prints]
-    return pa.Table.from_arrays(columns, names=["path", *_SOURCE_COLUMNS.names]), problems
-
-
-def _unchanged_since(known: pa.Table, path: pa.Array, size: np.ndarray, mtime: np.ndarray) -> np.ndarray:
-    """(n_files,) a row of ``known`` that was made from the file as it is now; :data:`NOWHERE` where there is none."""
-    rows = np.full(len(path), NOWHERE)
-    file = positions(whole(known["path"]), path, distinct=True)
-    stamped = (file >= 0) & mask(pc.is_valid(known["fingerprint"]))
-    candidates = np.flatnonzero(stamped)
-    file = file[candidates]
-    as_before = (
-        (np.asarray(known["media_size"])[candidates] == size[file])
-        & (np.asarray(known["media_mtime_ns"])[candidates] == mtime[file])
-        & (mtime[file] != 0)
-    )
-    rows[file[as_before]] = candidates[as_before]
-    return rows
-
-
-def _fingerprints(root: str, sources: list[Source]) -> tuple[list[str | None], list[CorpusProblem]]:
-    """Content hashes, null where a file cannot be read."""
-
-    def read(source: Source) -> str | CorpusProblem:
-        try:
-            return fingerprint(root, source)
-        except MediaError as error:
-            return CorpusProblem(source.path, "unreadable_file", f"{error}: check the file and its permissions")
-
-    # Hashing releases the GIL, and reading waits on the disk: a few threads keep both busy.
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        answers = list(pool.map(read, sources))
-    problems = [answer for answer in answers if isinstance(answer, CorpusProblem)]
-    return [None if isinstance(answer, CorpusProblem) else answer for answer in answers], problems
-
-
 def _compare_clips(listing: CorpusListing, known: pa.Table, sources: pa.Table) -> CatalogueChanges:
     clips = listing.clip_table
     at = positions(whole(clips["clip_id"]), whole(known["clip_id"]), distinct=True)
     is_new = at < 0
     columns = {name: whole(clips[name]) for name in clips.column_names}
     file = positions(columns["path"], whole(sources["path"]), distinct=True)
-    columns |= {name: taken(whole(sources[name]), file) for name in _SOURCE_COLUMNS.names}
+    columns |= {name: taken(whole(sources[name]), file) for name in SOURCE_COLUMNS.names}
     before = _Before(known, at)
     columns["media_hash"] = _media_hashes(columns, before)
     columns["text_hash"] = _text_hashes(columns, before)
@@ -201,7 +151,7 @@ def _compare_clips(listing: CorpusListing, known: pa.Table, sources: pa.Table) -
         differs |= changed
         if name in _INPUT:
             other_input |= changed
-    live = pa.Table.from_arrays([columns[name] for name in _SAID], schema=NO_CLIPS.schema)
+    live = pa.Table.from_arrays([columns[name] for name in _SAID], schema=_CLIP_ROWS)
     left = mask(pc.equal(known["state"], "live"))
     left[at[~is_new]] = False
     gone = known.filter(pa.array(left))

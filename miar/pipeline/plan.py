@@ -14,23 +14,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from miar.config import PipelineConfig
-from miar.corpus.columns import NOWHERE, mask, positions, same, taken, whole
 from miar.corpus.listing import list_corpus
 from miar.corpus.sources import check_folder, local_root
 from miar.errors import CorpusError, UnavailableError
 from miar.features.configs import ExtractorConfig
-from miar.features.contract import FeatureSet, Modality, Status
+from miar.features.contract import FeatureSet
 from miar.features.registry import feature_set_of
 from miar.pipeline import catalogue
 from miar.pipeline.catalogue import CatalogueChanges
 from miar.pipeline.cutting import Work, cut_shards
-from miar.pipeline.rows import feature_spec
 from miar.pipeline.runs import latest_runs, new_run_id
 from miar.pipeline.shards import Shard
-from storage import CLIPS, FAILURES, KeyedTable, Store
+from miar.pipeline.staleness import find_stale
+from storage import CLIPS, Store
 from storage.arrow import pc
 
 MAX_ATTEMPTS = 3
@@ -231,8 +229,17 @@ def plan_feature_sets(
         unavailable={},
         changes=changes,
     )
-    ids = whole(changes.live["clip_id"])
-    stale = {one.table: _Staleness(store, plan, one, ids, adopt).find(retry_failed) for one in feature_sets}
+    found = find_stale(store, plan.corpus_id, changes.live, feature_sets, has_media=root is not None, adopt=adopt)
+    stale: dict[str, np.ndarray] = {}
+    for name, one in found.items():
+        given_up = np.zeros(len(one.stale), bool) if retry_failed else one.attempts >= MAX_ATTEMPTS
+        chosen = one.stale & ~given_up
+        stale[name] = np.flatnonzero(chosen)
+        plan.wanted[name], plan.up_to_date[name] = int(chosen.sum()), one.up_to_date
+        plan.known_missing[name], plan.versions[name] = one.missing, one.version
+        plan.adopted += one.adopted
+        plan.given_up += int(given_up.sum())
+        plan.retried += int((chosen & (one.attempts > 0)).sum())
     work = Work.of(changes.live, stale, feature_sets)
     plan.shards, plan.seconds = cut_shards(work, config.execution), work.seconds
     plan.clips_wanted, plan.media_seconds = work.clips.num_rows, float(work.length_s.sum())
@@ -259,70 +266,3 @@ def default_corpus_id(root: str) -> str:
 def _imported_corpus(store: Store, corpus_id: str) -> CatalogueChanges:
     known = catalogue.known_clips(store, corpus_id)
     return CatalogueChanges(live=known.filter(pc.equal(known["state"], "live")), corpus_id=corpus_id)
-
-
-class _Staleness:
-    """Finds the clips whose row in one feature set is absent or was made from other input, and counts the others."""
-
-    def __init__(self, store: Store, plan: RefreshPlan, feature_set: FeatureSet, ids: pa.Array, adopt: bool) -> None:
-        """``ids``: (n_clips,) the live clips' ids."""
-        self._store = store
-        self._plan = plan
-        self._set = feature_set
-        self._ids = ids
-        self._adopt = adopt
-        is_text = feature_set.modality is Modality.TEXT
-        self._input = whole(plan.changes.live["text_hash" if is_text else "media_hash"])
-        """(n_clips,) what each row has to be made from; null where there is nothing to make it from."""
-        if plan.root is None and not is_text:
-            self._input = pa.nulls(len(ids), pa.string())
-
-    def find(self, retry_failed: bool) -> np.ndarray:
-        """Positions of the clips to extract."""
-        plan, name = self._plan, self._set.table
-        table = self._store.table(feature_spec(self._set))
-        plan.versions[name] = table.version()
-        made, missing = self._made(table)
-        stale = mask(pc.is_valid(self._input)) & ~made
-        if self._adopt and stale.any() and (orphans := table.orphans()):
-            plan.adopted += table.register(orphans, wanted=self._wanted(stale)).rows_added
-            plan.versions[name] = table.version()
-            made, missing = self._made(table)
-            stale &= ~made
-        attempts = self._attempts()
-        given_up = np.zeros(len(stale), bool) if retry_failed else attempts >= MAX_ATTEMPTS
-        stale &= ~given_up
-        plan.up_to_date[name], plan.known_missing[name] = int(made.sum()), missing
-        plan.given_up += int(given_up.sum())
-        plan.retried += int((stale & (attempts > 0)).sum())
-        plan.wanted[name] = int(stale.sum())
-        return np.flatnonzero(stale)
-
-    def _made(self, table: KeyedTable) -> tuple[np.ndarray, int]:
-        """(n_clips,) booleans: rows that were made from what a clip is now; and how many of those say ``missing``."""
-        columns = ["clip_id", "input_hash", "status"]
-        rows = table.read(columns=columns, filter=pc.field("corpus_id") == self._plan.corpus_id)
-        at, current = self._matched(rows)
-        made = np.zeros(len(self._ids), bool)
-        made[at[current]] = True
-        return made, int((current & mask(pc.equal(rows["status"], Status.MISSING.value))).sum())
-
-    def _attempts(self) -> np.ndarray:
-        """(n_clips,) how often each failed on the input that it has now."""
-        chosen = (pc.field("corpus_id") == self._plan.corpus_id) & (pc.field("config_hash") == self._set.config_hash)
-        rows = self._store.table(FAILURES).read(columns=["clip_id", "input_hash", "attempts"], filter=chosen)
-        at, current = self._matched(rows)
-        attempts = np.zeros(len(self._ids), np.int64)
-        attempts[at[current]] = np.asarray(rows["attempts"])[current]
-        return attempts
-
-    def _matched(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """(n_rows,) the clip of each row, :data:`NOWHERE` where it is not live; and whether it has the clip's input."""
-        if not rows.num_rows:
-            return np.zeros(0, np.int64), np.zeros(0, bool)
-        at = positions(whole(rows["clip_id"]), self._ids, distinct=True)
-        return at, (at != NOWHERE) & same(whole(rows["input_hash"]), taken(self._input, at))
-
-    def _wanted(self, stale: np.ndarray) -> pa.Table:
-        chosen = pa.array(stale)
-        return pa.table({"clip_id": self._ids.filter(chosen), "input_hash": self._input.filter(chosen)})

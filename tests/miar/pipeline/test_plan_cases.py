@@ -97,11 +97,13 @@ def test_what_a_change_costs(store: Store, refreshed: Path, change, catalogue, r
 
 
 def test_a_touched_video_is_read_once(store: Store, refreshed: Path, monkeypatch: pytest.MonkeyPatch):
-    from miar.pipeline import catalogue
+    from miar.pipeline import fingerprints
 
     read = []
-    real = catalogue.fingerprint
-    monkeypatch.setattr(catalogue, "fingerprint", lambda root, source: read.append(source.path) or real(root, source))
+    real = fingerprints.fingerprint
+    monkeypatch.setattr(
+        fingerprints, "fingerprint", lambda root, source: read.append(source.path) or real(root, source)
+    )
     carry_out(store, plan(store, refreshed))
     assert read == []
     _touch_the_video(refreshed)
