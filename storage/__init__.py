@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         LABELS,
         RUNS,
         SCORES,
+        TRANSCRIPTS,
         TableSpec,
         feature_table,
     )
@@ -34,6 +35,7 @@ __all__ = [
     "LABELS",
     "RUNS",
     "SCORES",
+    "TRANSCRIPTS",
     "CommitConflictError",
     "Diff",
     "Finding",
@@ -66,6 +68,7 @@ _HOMES = {
         "LABELS",
         "RUNS",
         "SCORES",
+        "TRANSCRIPTS",
         "TableSpec",
         "feature_table",
     ),

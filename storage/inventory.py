@@ -8,9 +8,9 @@ from deltalake import DeltaTable
 
 from storage import log
 from storage.files import Files
-from storage.schema import CLIPS, FAILURES, FEATURE_SETS, LABELS, RUNS, SCORES, TableSpec, feature_table
+from storage.schema import CLIPS, FAILURES, FEATURE_SETS, LABELS, RUNS, SCORES, TRANSCRIPTS, TableSpec, feature_table
 
-PLAIN_TABLES = (CLIPS, LABELS, FEATURE_SETS, SCORES, RUNS, FAILURES)
+PLAIN_TABLES = (CLIPS, LABELS, FEATURE_SETS, SCORES, RUNS, FAILURES, TRANSCRIPTS)
 FEATURES = "features"
 
 

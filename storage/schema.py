@@ -165,6 +165,25 @@ FAILURES = _table(
 )
 """What should have worked and did not. ``clip_id`` is empty where a whole file failed."""
 
+_INTEGERS = pa.list_(pa.field("element", pa.int64()))
+
+TRANSCRIPTS = _table(
+    "transcripts",
+    ("corpus_id", "path"),
+    {
+        **_strings("corpus_id", "path"),
+        "size": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "etag": pa.string(),
+        "reader": pa.int32(),
+        "starts": _INTEGERS,
+        "ends": _INTEGERS,
+        **dict.fromkeys(("texts", "speakers", "problems"), STRINGS),
+        "run_id": pa.string(),
+    },
+)
+"""Transcripts as they were read (cues in ms), so that a file that did not change is not read again."""
+
 _FEATURE_COLUMNS: dict[str, pa.DataType] = {
     **_strings("clip_id", "corpus_id", "source_id", INPUT_HASH, "status", "reason"),
     "n_frames": pa.int32(),

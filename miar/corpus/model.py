@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from miar.hashing import stable_key
+from storage import TRANSCRIPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +91,7 @@ LABEL_COLUMNS = pa.schema(
 """A row per :class:`Label`; ``at`` is the clip's row in the listing's clips."""
 
 
-WORDS_COLUMNS = pa.schema(
-    [
-        ("path", pa.string()),
-        ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("etag", pa.string()),
-        ("reader", pa.int32()),
-        ("starts", pa.list_(pa.field("element", pa.int64()))),
-        ("ends", pa.list_(pa.field("element", pa.int64()))),
-        ("texts", pa.list_(pa.field("element", pa.string()))),
-        ("speakers", pa.list_(pa.field("element", pa.string()))),
-        ("problems", pa.list_(pa.field("element", pa.string()))),
-    ]
-)
+WORDS_COLUMNS = pa.schema([field for field in TRANSCRIPTS.schema if field.name not in ("corpus_id", "run_id")])
 """A row per transcript as it was read: the file's stamp, the reader's version, and its cues (ms, text, speaker)."""
 
 

@@ -17,15 +17,8 @@ from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken,
 from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, media_hash, text_hash
 from miar.errors import CorpusError
 from miar.pipeline.fingerprints import SOURCE_COLUMNS, fingerprinted_sources
-from storage import CLIPS, FAILURES, LABELS, Store, TableSpec
+from storage import CLIPS, FAILURES, LABELS, TRANSCRIPTS, Store
 from storage.arrow import pc
-
-TRANSCRIPTS = TableSpec(
-    "transcripts",
-    pa.schema([("corpus_id", pa.string()), *WORDS_COLUMNS, ("run_id", pa.string())]),
-    ("corpus_id", "path"),
-)
-"""Transcripts as they were read, so that a file that did not change is not read again."""
 
 _STAMPS = ("updated_at", "run_id")
 """Columns that say when a row was written, not what it says."""
