@@ -17,7 +17,7 @@ from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken,
 from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, media_hash, text_hash
 from miar.errors import CorpusError
 from miar.pipeline.fingerprints import SOURCE_COLUMNS, fingerprinted_sources
-from storage import CLIPS, FAILURES, LABELS, TRANSCRIPTS, Store
+from storage import CLIPS, FAILURES, LABELS, TRANSCRIPTS, Store, TableSpec
 from storage.arrow import pc
 
 _STAMPS = ("updated_at", "run_id")
