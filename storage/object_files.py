@@ -53,6 +53,10 @@ class ObjectFiles:
         scratch = os.environ.get(SCRATCH_VARIABLE) or os.path.join(tempfile.gettempdir(), f"miar-{os.getuid()}")
         self._scratch = os.path.join(scratch, hashlib.sha256(self.root.encode()).hexdigest()[:16])
 
+    def __reduce__(self) -> tuple[type["ObjectFiles"], tuple[str]]:
+        # A client holds connections: another process opens its own.
+        return ObjectFiles, (self.root,)
+
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 

@@ -81,7 +81,9 @@ class Epochs(IterableDataset[Batch]):
     def batches(self, workers: int = 0) -> Iterator[Batch]:
         """What is left of this epoch, read by ``workers`` processes (0: by this one); then the next epoch's turn has
         come."""
-        return self.counted(DataLoader(self, batch_size=None, num_workers=workers))
+        # Not forked from this process: Arrow and object stores' clients have threads, which a fork breaks.
+        context = "forkserver" if workers else None
+        return self.counted(DataLoader(self, batch_size=None, num_workers=workers, multiprocessing_context=context))
 
     def counted(self, loader: DataLoader[Batch]) -> Iterator[Batch]:
         """As :meth:`batches`, through your own ``DataLoader(epochs, batch_size=None, ...)``.

@@ -95,7 +95,7 @@ def test_epochs_differ_and_are_seeded(made: Snapshot) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("left_at", [1, 5, 14])
+@pytest.mark.parametrize("left_at", [5])
 def test_worker_processes_share_an_epoch_and_go_on(made: Snapshot, left_at: int) -> None:
     whole = ids(epochs_of(made).batches(workers=3))
     assert sorted(chain(*whole)) == sorted(SnapshotReader(made).load().clip_ids)
