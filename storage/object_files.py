@@ -38,6 +38,7 @@ class ObjectFiles:
             StoreError: no library for that kind of URL, or a URL that names no bucket.
         """
         import obstore
+        from obstore.exceptions import BaseError
         from obstore.store import from_url
 
         self.root = url.rstrip("/")
@@ -45,7 +46,7 @@ class ObjectFiles:
         try:
             open_url: Any = from_url  # Its overloads know of no retries for a kind of URL that is not known yet.
             self._store = open_url(self.root, retry_config=RETRIES)
-        except Exception as error:
+        except (BaseError, ValueError) as error:
             raise StoreError(f"{url} cannot be opened as an object store: {_first_line(error)}") from error
         parts = urlsplit(self.root)
         self._scheme = parts.scheme

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 import storage.shards
+from miar.data.feature_rows import FeatureRows
 from storage import CLIPS, FEATURE_SETS, LABELS, Snapshot, Store, feature_table
 
 TEXT, AUDIO, FACE = "features/text/aaaa", "features/opensmile/bbbb", "features/mediapipe/cccc"
@@ -26,6 +27,20 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def made(made_store: Store) -> Snapshot:
     """Clips, labels and features of :func:`made_store`; scores may come and go beside it."""
     return made_store.snapshots.take()
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Every row group that is decoded from now on, with the reader that did it."""
+    seen: list[tuple[int, int]] = []
+    decode = FeatureRows._decode
+
+    def counted(self: FeatureRows, groups: list[int]) -> Any:
+        seen.extend((id(self), group) for group in groups)
+        return decode(self, groups)
+
+    monkeypatch.setattr(FeatureRows, "_decode", counted)
+    return seen
 
 
 def fill(store: Store, clips: int = 60, files: int = 5, seed: int = 0) -> Store:

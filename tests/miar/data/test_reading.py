@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from miar.data import reading
 from miar.data.dataset import ClipDataset
-from miar.data.feature_rows import FeatureRows
 from miar.data.reading import CLIP_COLUMNS, SnapshotReader
 from miar.data.selection import Selection
 from miar.errors import UserError
@@ -125,15 +124,7 @@ def test_any_clips_can_be_read_in_any_order(
     assert_holds(chunks[-1], frame.set_index("clip_id", drop=False).loc[chunks[-1].clip_ids])
 
 
-def test_a_pass_decodes_each_row_group_once(made: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[tuple[int, int]] = []
-    decode = FeatureRows._decode
-
-    def counted(self: FeatureRows, groups: list[int]) -> Any:
-        decoded.extend((id(self), group) for group in groups)
-        return decode(self, groups)
-
-    monkeypatch.setattr(FeatureRows, "_decode", counted)
+def test_a_pass_decodes_each_row_group_once(made: Snapshot, decoded: list[tuple[int, int]]) -> None:
     reader = SnapshotReader(made, feature_sets={name: TABLES[name] for name in ("text", "audio")})
     assert sum(len(chunk) for chunk in reader.chunks(clips=3)) == len(reader)
     assert len(decoded) == len(set(decoded)) > 20

@@ -1,6 +1,5 @@
 """The examples of docs/store.md that read clips, run as they stand."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -39,7 +38,6 @@ def test_every_library_sees_every_clip(made: Snapshot, made_store: Store) -> Non
     assert 0 < len(names["batch"]) <= 32
 
 
-@pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="the extra miar[datasets] is not installed")
 def test_hugging_face(made: Snapshot, made_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     hugging = run(HUGGING, made_store)["hugging"]

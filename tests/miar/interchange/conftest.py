@@ -1,6 +1,12 @@
-"""Lets the tests here import ``made_corpora``, what they share."""
+"""What the tests of imports and exports share."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+
+from storage import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(str(tmp_path / "store"))

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -144,7 +145,6 @@ def test_the_folder_says_what_is_in_it(tmp_path: Path) -> None:
 
 
 def test_datasets_opens_it(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
     store, _ = made(tmp_path)
     export_datasets(store, tmp_path / "out")
     cache = {"cache_dir": str(tmp_path / "cache")}

@@ -10,7 +10,6 @@ import pytest
 
 import storage.shards
 from miar.data import feature_rows, reading
-from miar.data.feature_rows import FeatureRows
 from miar.data.reading import SnapshotReader
 from miar.data.selection import Selection
 from miar.models.config import MIARConfig
@@ -38,17 +37,13 @@ def score_all(store: Store, model: Path, run_id: str, snapshot: Snapshot) -> dic
 
 
 def test_chunks_score_as_the_whole_and_read_each_row_once(
-    made: Snapshot, made_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Snapshot,
+    made_store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decoded: list[tuple[int, int]],
 ) -> None:
     model = saved_model(made, tmp_path)
-    decoded: list[tuple[int, int]] = []
-    decode = FeatureRows._decode
-
-    def counted(self: FeatureRows, groups: list[int]) -> Any:
-        decoded.extend((id(self), group) for group in groups)
-        return decode(self, groups)
-
-    monkeypatch.setattr(FeatureRows, "_decode", counted)
     monkeypatch.setattr(score, "CLIPS_PER_CHUNK", 7)
     plan = score_all(made_store, tmp_path, "first", made)
     assert plan["chunks"] == -(-plan["clips"] // 7) > 5

@@ -1,6 +1,7 @@
 """Each channel carries its signal: words by grade, voice by measurable sound, face by its action units."""
 
 import numpy as np
+import opensmile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,7 +60,6 @@ def test_speech_keeps_to_its_time(tone, number, flat):
 
 @pytest.mark.parametrize("voice_of", [0, 1])
 def test_a_flat_voice_has_no_melody(voice_of):
-    opensmile = pytest.importorskip("opensmile")
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
     speaker, text = make_speaker(4, voice_of), "As I said, the concert was wonderful and I loved every minute."
     spread = []
