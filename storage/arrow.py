@@ -1,7 +1,27 @@
-"""pyarrow's compute functions, which are made when it is imported: a type checker cannot know them."""
+"""What the store adds to pyarrow: its compute functions for type checkers, and errors of its readers in one line."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute
 
+from storage.errors import StoreError
+
 pc: Any = pyarrow.compute
+"""The compute functions are made when pyarrow is imported: a type checker cannot know them."""
+
+
+@contextlib.contextmanager
+def readable(table: str) -> Iterator[None]:
+    """The body reads rows of a table.
+
+    Raises:
+        StoreError: a file of it is gone or damaged, or cannot be reached.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(f"the table {table} cannot be read: {reason}; `miar verify` finds what is damaged") from error

@@ -27,6 +27,9 @@ STAGING = "_staging"
 MAX_ATTEMPTS = 30
 _FIRST_WAIT_S = 0.01
 _LONGEST_WAIT_S = 1.0
+MAX_UNWRITTEN = 10
+"""Times that the log of a table on an object store could not be written."""
+_LONGEST_NETWORK_WAIT_S = 8.0
 
 Guard = Callable[[], AbstractContextManager[None]]
 Rows = Callable[[], Iterable[pa.RecordBatch]]
@@ -60,16 +63,14 @@ class Committer:
         Raises:
             CommitConflictError: others came between :data:`MAX_ATTEMPTS` times.
         """
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                version = self._whole()
-                change, result = plan(version)
-                self._apply(version, change)
-            except log.ConflictError:
-                time.sleep(random.uniform(0.1, 1.0) * min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt))
-            else:
-                return result
-        raise self._outpaced()
+
+        def attempt() -> Result:
+            version = self._whole()
+            change, result = plan(version)
+            self._apply(version, change)
+            return result
+
+        return self._until_it_is_done(attempt)
 
     def rewrite(self, names: Sequence[str], rows: Rows, *, data_change: bool) -> bool:
         """Put ``rows``, which are read from the files ``names``, into one new file in their place.
@@ -88,11 +89,29 @@ class Committer:
         Raises:
             CommitConflictError: others came between :data:`MAX_ATTEMPTS` times.
         """
-        for _ in range(MAX_ATTEMPTS):
-            with contextlib.suppress(log.ConflictError):
-                self._whole()
-                return self._replace(names, rows(), data_change)
-        raise self._outpaced()
+
+        def attempt() -> bool:
+            self._whole()
+            return self._replace(names, rows(), data_change)
+
+        return self._until_it_is_done(attempt)
+
+    def _until_it_is_done(self, attempt: Callable[[], Result]) -> Result:
+        unwritten = 0
+        for number in range(MAX_ATTEMPTS):
+            try:
+                return attempt()
+            except log.ConflictError:
+                longest = _LONGEST_WAIT_S
+            except log.UnwrittenError:
+                unwritten += 1
+                if not self._files.remote or unwritten == MAX_UNWRITTEN:
+                    raise
+                longest = _LONGEST_NETWORK_WAIT_S
+            time.sleep(random.uniform(0.1, 1.0) * min(longest, _FIRST_WAIT_S * 2**number))
+        raise CommitConflictError(
+            f"other writers changed the table {self._spec.name} {MAX_ATTEMPTS} times in a row; run this again"
+        )
 
     def _replace(self, names: Sequence[str], rows: Iterable[pa.RecordBatch], data_change: bool) -> bool:
         with self._drafts() as drafts:
@@ -172,8 +191,3 @@ class Committer:
 
         write_shards(new_path, batches, self._spec, roll=roll)
         return names
-
-    def _outpaced(self) -> CommitConflictError:
-        return CommitConflictError(
-            f"other writers changed the table {self._spec.name} {MAX_ATTEMPTS} times in a row; run this again"
-        )

@@ -40,6 +40,8 @@ class Files(Protocol):
     """The files of one store. Names are relative to it, with forward slashes; drafts lie on local disk."""
 
     root: str
+    remote: bool
+    """Whether a network lies between, so that what failed may succeed a moment later."""
 
     def path(self, name: str) -> str:
         """Where a file is, for people and for other libraries."""
@@ -106,8 +108,10 @@ class Files(Protocol):
 
     def sha256(self, name: str) -> str: ...
 
-    def lock(self, name: str, timeout_s: float, taken: str) -> AbstractContextManager[None]:
+    def lock(self, name: str, timeout_s: float, taken: str, *, once: bool = False) -> AbstractContextManager[None]:
         """Keep others from holding ``name``; it is released when this process dies.
+
+        ``once``: nobody needs that name any more when the body has ended, so that nothing of the lock stays.
 
         Raises:
             StoreError: saying ``taken``, where another holds it for longer than ``timeout_s`` seconds.
@@ -139,6 +143,8 @@ def _local_root(text: str) -> str:
 
 class LocalFiles:
     """The files below one folder; drafts lie within it, so that giving one its name is a rename."""
+
+    remote = False
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -234,10 +240,11 @@ class LocalFiles:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @contextlib.contextmanager
-    def lock(self, name: str, timeout_s: float, taken: str) -> Iterator[None]:
+    def lock(self, name: str, timeout_s: float, taken: str, *, once: bool = False) -> Iterator[None]:
         # The operating system releases it if this process dies.
-        path = self.path(f"{LOCKS}/{quote(name, safe='')}.lock")
-        self._make_parent(f"{LOCKS}/_")
+        lock_name = f"{LOCKS}/{quote(name, safe='')}.lock"
+        path = self.path(lock_name)
+        self._make_parent(lock_name)
         lock = FileLock(path)
         with _one_line(path):
             try:
@@ -247,6 +254,8 @@ class LocalFiles:
         try:
             yield
         finally:
+            if once:
+                self.remove(lock_name)
             lock.release()
 
 

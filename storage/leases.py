@@ -4,6 +4,7 @@ Conditional puts decide who gets it, so two can never take the same lease. Shoul
 lease lasts, another goes on meanwhile: nothing is doubled then either, since every commit is conditional too.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ import threading
 import time
 import uuid
 from typing import Any
+
+from storage.conditional import put_if
 
 LEASE_S = 30.0
 """How long a dead process keeps others waiting."""
@@ -31,7 +34,11 @@ class Lease:
         self._renewal: threading.Thread | None = None
 
     def acquire(self, timeout_s: float) -> bool:
-        """Whether it was got within ``timeout_s`` seconds."""
+        """Whether it was got within ``timeout_s`` seconds.
+
+        Raises:
+            obstore.exceptions.BaseError: the object store cannot be reached.
+        """
         deadline = time.monotonic() + timeout_s
         while not self._try():
             if time.monotonic() >= deadline:
@@ -42,12 +49,15 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Give it back; it can be taken at once."""
+        """Give it back; it can be taken at once, or when it has run out if the network is away."""
+        from obstore.exceptions import BaseError
+
         self._released.set()
         if self._renewal is not None:
             self._renewal.join()
         if self._e_tag is not None:
-            self._put(self._e_tag, lasts_s=0.0)
+            with contextlib.suppress(BaseError):
+                self._put(self._e_tag, lasts_s=0.0)
 
     def _try(self) -> bool:
         import obstore
@@ -63,25 +73,14 @@ class Lease:
 
     def _put(self, e_tag: str | None, lasts_s: float) -> bool:
         """Write the lease over the version ``e_tag``, or where there is none yet; whether nobody else did."""
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-
         content = json.dumps({"owner": self._owner, "lasts_s": lasts_s, "nonce": uuid.uuid4().hex}).encode()
-        try:
-            written = obstore.put(self._store, self._key, content, mode="create" if e_tag is None else {"e_tag": e_tag})
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            self._e_tag = None
-            return False
-        except BaseError:
-            # The network dropped: whether it was written is not known. The next try reads what stands there.
-            if e_tag is None or self._e_tag is None:
-                raise
-            return False
-        self._e_tag = written["e_tag"]
-        return True
+        self._e_tag = put_if(self._store, self._key, content, e_tag)
+        return self._e_tag is not None
 
     def _renew(self) -> None:
-        while not self._released.wait(LEASE_S / RENEWALS):
-            if self._e_tag is None:
-                return
-            self._put(self._e_tag, LEASE_S)
+        from obstore.exceptions import BaseError
+
+        while self._e_tag is not None and not self._released.wait(LEASE_S / RENEWALS):
+            # The network may be back before the lease has run out.
+            with contextlib.suppress(BaseError):
+                self._put(self._e_tag, LEASE_S)

@@ -36,6 +36,10 @@ class ConflictError(Exception):
     """The table has moved on since the plan was made; make a new plan."""
 
 
+class UnwrittenError(StoreError):
+    """The log could not be written, and is as it was: over a network the next try may get through."""
+
+
 @dataclass(frozen=True)
 class Version:
     """The table as one version of its log has it; ``delta`` is ``None`` before the first commit."""
@@ -69,11 +73,14 @@ def load(files: Files, spec: TableSpec) -> Version:
     """The newest version. A table that was made before some columns were thought of is read with nulls in them.
 
     Raises:
-        StoreError: the table was written with other columns.
+        StoreError: the table was written with other columns, or its log cannot be read.
     """
     if not exists(files, spec.name):
         return Version(None, pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())}))
-    delta = DeltaTable(files.url(spec.name))
+    try:
+        delta = DeltaTable(files.url(spec.name))
+    except (DeltaError, OSError) as error:
+        raise StoreError(f"cannot read the log of the table {spec.name}: {' '.join(str(error).split())}") from error
     columns = pa.schema(delta.schema().to_arrow())
     if unknown := [name for name in columns.names if name not in spec.schema.names]:
         raise StoreError(
@@ -97,7 +104,7 @@ def add_columns(files: Files, spec: TableSpec, version: Version) -> None:
 
     Raises:
         ConflictError: another commit came first.
-        StoreError: the log cannot be written.
+        UnwrittenError: the log cannot be written.
     """
     assert version.delta is not None, "a table that is not there lacks nothing"
     added = [field for field in Schema.from_arrow(spec.schema).fields if field.name in version.lacking]
@@ -127,7 +134,7 @@ def commit(
 
     Raises:
         ConflictError: another commit came first; this one left no trace.
-        StoreError: the log cannot be written.
+        UnwrittenError: the log cannot be written.
     """
     now = time.time_ns() // 1_000_000
     sizes = dict(zip(version.names, version.live["size_bytes"].to_pylist(), strict=True))
@@ -156,14 +163,18 @@ def commit(
 
 @contextlib.contextmanager
 def _one_version(files: Files, spec: TableSpec, version: Version) -> Iterator[None]:
-    """The body writes the version after ``version``, or nothing."""
+    """The body writes the version after ``version``, or nothing.
+
+    What stands in the log afterwards tells which: a network may lose the answer to a commit that was made. Its writer
+    then hears of a conflict with itself, and its next plan finds the work done.
+    """
     try:
         yield
     except (DeltaError, OSError) as error:
         if load(files, spec).number != version.number:
             raise ConflictError(str(error)) from error
         reason = " ".join(str(error).split())
-        raise StoreError(f"cannot write the log of the table {spec.name}: {reason}") from error
+        raise UnwrittenError(f"cannot write the log of the table {spec.name}: {reason}") from error
 
 
 def _configuration(spec: TableSpec) -> dict[str, str | None]:

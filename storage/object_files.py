@@ -18,9 +18,10 @@ from urllib.parse import quote, urlsplit
 
 import pyarrow.fs as pafs
 
+from storage import leases
+from storage.conditional import put_if
 from storage.errors import StoreError
 from storage.files import Draft, local_drafts
-from storage.leases import Lease
 
 LOCKS = "_locks"
 RETRIES: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
@@ -31,6 +32,8 @@ SCRATCH_VARIABLE = "MIAR_SCRATCH"
 
 class ObjectFiles:
     """The objects below one URL. Names are relative to it, with forward slashes."""
+
+    remote = True
 
     def __init__(self, url: str) -> None:
         """
@@ -111,12 +114,8 @@ class ObjectFiles:
 
     def create(self, name: str, text: str) -> bool:
         """As :meth:`write`, unless the name is taken. Returns whether it was free: of several at once, one wins."""
-        try:
-            with self._one_line(name):
-                self._obstore.put(self._store, name, text.encode("utf-8"), mode="create")
-        except FileExistsError:
-            return False
-        return True
+        with self._one_line(name):
+            return put_if(self._store, name, text.encode("utf-8")) is not None
 
     def publish(self, draft: str, name: str) -> bool:
         """Upload a complete file from the scratch folder, unless the name is taken: never over another object.
@@ -125,11 +124,9 @@ class ObjectFiles:
             Whether it now stands under ``name``; ``False`` leaves the draft where it is.
         """
         path = os.path.join(self._scratch, draft)
-        try:
-            with self._one_line(name):
-                self._obstore.put(self._store, name, Path(path), mode="create")
-        except FileExistsError:
-            return False
+        with self._one_line(name):
+            if put_if(self._store, name, Path(path)) is None:
+                return False
         os.unlink(path)
         return True
 
@@ -158,20 +155,23 @@ class ObjectFiles:
         return digest.hexdigest()
 
     @contextlib.contextmanager
-    def lock(self, name: str, timeout_s: float, taken: str) -> Iterator[None]:
+    def lock(self, name: str, timeout_s: float, taken: str, *, once: bool = False) -> Iterator[None]:
         """Hold a lease that runs out by itself if this process dies.
 
         Raises:
             StoreError: saying ``taken``, where another holds it for longer than ``timeout_s`` seconds.
         """
-        lease = Lease(self._store, f"{LOCKS}/{quote(name, safe='')}.json")
+        key = f"{LOCKS}/{quote(name, safe='')}.json"
+        lease = leases.Lease(self._store, key)
         with self._one_line(name):
             if not lease.acquire(timeout_s):
-                raise StoreError(taken)
+                raise StoreError(f"{taken} (the lock of one that was killed runs out in {leases.LEASE_S:.0f} s)")
         try:
             yield
         finally:
             lease.release()
+            if once:
+                self.remove(key)
 
     def _head(self, name: str) -> Any:
         try:
@@ -182,16 +182,14 @@ class ObjectFiles:
 
     @contextlib.contextmanager
     def _one_line(self, name: str) -> Iterator[None]:
-        """A bucket that cannot be reached is for a person to mend; what is (not) there is the caller's business."""
+        """A bucket that cannot be reached is for a person to mend; a name that is not there is the caller's."""
         from obstore import exceptions
 
         try:
             yield
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
-            raise FileExistsError(self.path(name)) from error
+        except FileNotFoundError:
+            raise
         except (exceptions.BaseError, OSError) as error:
-            if isinstance(error, FileNotFoundError | FileExistsError):
-                raise
             raise StoreError(f"cannot reach {self.path(name)}: {_first_line(error)}") from error
 
 

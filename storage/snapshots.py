@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 from deltalake import Schema
 from pyarrow.compute import Expression
 
+from storage.arrow import readable
 from storage.errors import StoreError
 from storage.files import Files
 from storage.table import READ_BATCH_ROWS, scan
@@ -101,9 +102,9 @@ class Snapshot:
 
     def read_files(self, table_name: str, names: Sequence[str], schema: pa.Schema) -> pa.Table:
         """The rows of some of a table's files, with null in columns of ``schema`` that the table did not have yet."""
-        return ds.dataset(
-            list(names), schema, format="parquet", filesystem=self._files.filesystem(table_name)
-        ).to_table()
+        folder = self._files.filesystem(table_name)
+        with readable(table_name):
+            return ds.dataset(list(names), schema, format="parquet", filesystem=folder).to_table()
 
     def read(self, table_name: str, columns: Sequence[str] | None = None, filter: Expression | None = None) -> pa.Table:
         """The pinned rows of a table, in no particular order.
@@ -112,7 +113,8 @@ class Snapshot:
             StoreError: the snapshot has no such table.
         """
         names = list(columns) if columns is not None else None
-        return self.dataset(table_name).to_table(columns=names, filter=filter)
+        with readable(table_name):
+            return self.dataset(table_name).to_table(columns=names, filter=filter)
 
     def batches(
         self,
@@ -127,7 +129,7 @@ class Snapshot:
             StoreError: the snapshot has no such table.
         """
         names = list(columns) if columns is not None else None
-        return scan(self.dataset(table_name), names, filter, batch_size)
+        return scan(table_name, self.dataset(table_name), names, filter, batch_size)
 
     def verify(self) -> None:
         """Compare every file with its checksum, however long that takes.

@@ -96,14 +96,16 @@ class Store:
         """Names of the feature tables that have had a commit, sorted."""
         return [name for name in feature_folders(self._files) if log.exists(self._files, name)]
 
-    def lock(self, name: str, *, timeout_s: float = 0) -> AbstractContextManager[None]:
+    def lock(self, name: str, *, timeout_s: float = 0, once: bool = False) -> AbstractContextManager[None]:
         """Keep a second ``name`` from running on this store. The lock goes when this process does.
+
+        ``once``: the name is never used again when the body has ended, and nothing of the lock stays.
 
         Raises:
             StoreError: another process holds it for longer than ``timeout_s`` seconds.
         """
         taken = f"another {name} is running on {self.uri}; wait until it has ended"
-        return self._files.lock(f"run {name}", timeout_s, taken)
+        return self._files.lock(f"run {name}", timeout_s, taken, once=once)
 
     def maintain(
         self, *, target_bytes: int = TARGET_BYTES, retention_days: float = RETENTION_DAYS, dry_run: bool = False

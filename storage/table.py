@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from pyarrow.compute import Expression
 
 from storage import log, receipts
-from storage.arrow import pc
+from storage.arrow import pc, readable
 from storage.commits import STAGING, Committer, Guard
 from storage.errors import StoreError
 from storage.files import Files
@@ -57,7 +57,8 @@ class KeyedTable:
     def read(self, columns: Sequence[str] | None = None, filter: Expression | None = None) -> pa.Table:
         """The live rows, in no particular order; an empty table before the first commit."""
         names = list(columns) if columns is not None else None
-        return self._dataset().to_table(columns=names, filter=filter)
+        with readable(self.spec.name):
+            return self._dataset().to_table(columns=names, filter=filter)
 
     def batches(
         self,
@@ -67,7 +68,7 @@ class KeyedTable:
     ) -> Iterator[pa.RecordBatch]:
         """The live rows of the version at the time of the call, at most ``batch_size`` at a time."""
         names = list(columns) if columns is not None else None
-        return scan(self._dataset(), names, filter, batch_size)
+        return scan(self.spec.name, self._dataset(), names, filter, batch_size)
 
     def merge(self, rows: pa.Table, *, delete_keys: pa.Table | None = None) -> MergeResult:
         """Write rows over those of the same key, add the others, delete ``delete_keys``, in one commit.
@@ -185,10 +186,11 @@ class KeyedTable:
 
 
 def scan(
-    dataset: ds.Dataset, columns: list[str] | None, filter: Expression | None, batch_size: int
+    table: str, dataset: ds.Dataset, columns: list[str] | None, filter: Expression | None, batch_size: int
 ) -> Iterator[pa.RecordBatch]:
     """Batches with little read ahead, so that memory does not grow with the table."""
-    found = dataset.to_batches(
-        columns=columns, filter=filter, batch_size=batch_size, batch_readahead=4, fragment_readahead=2
-    )
-    return (batch for batch in found if batch.num_rows)
+    with readable(table):
+        found = dataset.to_batches(
+            columns=columns, filter=filter, batch_size=batch_size, batch_readahead=4, fragment_readahead=2
+        )
+        yield from (batch for batch in found if batch.num_rows)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from miar.data.dataset import Descriptor, ModalityData, Ragged
 from miar.errors import UserError
 from storage import Snapshot
-from storage.arrow import pc
+from storage.arrow import pc, readable
 
 HELD_BYTES = 64 * 2**20
 """Of decoded row groups, between two calls; a row group of the store has at most 16 MiB or one row."""
@@ -60,11 +60,13 @@ class FeatureRows:
         """One scan of the table's keys; ``clip_ids`` are the reader's N clips."""
         self.width = len(descriptor["columns"])
         self.summary_columns = list(descriptor.get("summary_columns") or ())
-        self._dataset = snapshot.dataset(table_of(descriptor))
+        self._table = table_of(descriptor)
+        self._dataset = snapshot.dataset(self._table)
         self._fragments: list[Any] = list(self._dataset.get_fragments())
-        self._groups = [(file, group.id) for file, one in enumerate(self._fragments) for group in one.row_groups]
-        sizes = [group.num_rows for one in self._fragments for group in one.row_groups]
-        keys = self._dataset.to_table(columns=["clip_id", "status", "n_frames"])
+        with readable(self._table):
+            self._groups = [(file, group.id) for file, one in enumerate(self._fragments) for group in one.row_groups]
+            sizes = [group.num_rows for one in self._fragments for group in one.row_groups]
+            keys = self._dataset.to_table(columns=["clip_id", "status", "n_frames"])
         self.index = _index(keys, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), clip_ids)
         self._start_holding()
 
@@ -122,7 +124,8 @@ class FeatureRows:
         by_file = itertools.groupby((self._groups[group] for group in groups), key=lambda place: place[0])
         parts = [self._fragments[file].subset(row_group_ids=[id_ for _, id_ in ids]) for file, ids in by_file]
         dataset = ds.FileSystemDataset(parts, self._dataset.schema, ds.ParquetFileFormat(), parts[0].filesystem)
-        table = dataset.to_table(columns=self._columns)
+        with readable(self._table):
+            table = dataset.to_table(columns=self._columns)
         sizes = np.diff(self.index.group_starts)[groups]
         return {
             group: table.slice(start, size)

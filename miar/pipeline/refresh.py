@@ -38,14 +38,22 @@ def lay_out(store: Store, plan: RefreshPlan) -> Path:
         if plan.wanted[feature_set.table]:
             _describe(store, feature_set)
     folder = staging_folder(store, plan.run_id)
+    try:
+        _save(plan, store.uri, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def _save(plan: RefreshPlan, store_uri: str, folder: Path) -> None:
     (folder / "shards").mkdir(parents=True, exist_ok=True)
-    Job(store.uri, plan.run_id, plan.corpus_id, plan.root, plan.config, tuple(plan.feature_sets), plan.versions).save(
+    Job(store_uri, plan.run_id, plan.corpus_id, plan.root, plan.config, tuple(plan.feature_sets), plan.versions).save(
         folder
     )
     for shard in plan.shards:
         shard.save(folder / "shards")
     (folder / "plan.json").write_text(json.dumps(plan.summary()), encoding="ascii")
-    return folder
 
 
 def shard_names(folder: Path) -> list[str]:

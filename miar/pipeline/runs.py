@@ -29,7 +29,7 @@ def recorded_run(
     A run that was killed leaves its row at ``running``; the next run of the same kind and corpus closes it as
     interrupted. A run that lives holds a lock of its own, which the system takes back from the dead.
     """
-    with store.lock(run_id):
+    with store.lock(run_id, once=True):
         _close_interrupted(store, kind, corpus_id)
         with _kept_row(store, kind, run_id, corpus_id, config) as result:
             yield result
@@ -100,7 +100,7 @@ def _close_interrupted(store: Store, kind: str, corpus_id: str | None) -> None:
 def _close_if_dead(store: Store, run_id: str) -> None:
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(store.lock(run_id))
+            held.enter_context(store.lock(run_id, once=True))
         except StoreError:
             return  # it lives
         # Asked again: it may have ended in the meantime.

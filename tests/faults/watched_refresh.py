@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ def main() -> None:
     parser.add_argument("ledger")
     parser.add_argument("--phase", choices=PHASES)
     parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--lease", type=float)
     options = parser.parse_args()
+    if options.lease is not None:
+        from storage import leases
+
+        leases.LEASE_S = options.lease
     os.environ[_PLAN] = json.dumps(vars(options))
     watch = install()
     compacting = options.phase == "compaction"
@@ -95,10 +101,11 @@ def _watch_workers(watch: "_Watch") -> None:
     from miar.features.audio import OpenSmileExtractor
     from miar.features.contract import Modality
     from miar.pipeline import extract
-    from storage import files, shards
+    from storage import shards
+    from storage.files import LocalFiles
+    from storage.object_files import ObjectFiles
 
-    work, run = extract._work, OpenSmileExtractor.extract
-    write, publish = shards.ShardWriter.write, files.LocalFiles.publish
+    work, run, write = extract._work, OpenSmileExtractor.extract, shards.ShardWriter.write
 
     @functools.wraps(work)
     def working(job_path: Path, shard: Any) -> Any:
@@ -117,21 +124,25 @@ def _watch_workers(watch: "_Watch") -> None:
             watch.reached("write and rename")
             watch.reached("compaction", when=watch.compacting)
 
-    def publishing(self: Any, draft: str, name: str) -> bool:
-        if not name.startswith("features/"):
-            return publish(self, draft, name)
-        watch.reached("write and rename")
-        done = publish(self, draft, name)
-        if done and not watch.compacting:
-            rows = pq.read_table(self.path(name), columns=["clip_id", "input_hash"]).to_pydict()
-            watch.note({"published": dict(zip(rows["clip_id"], rows["input_hash"], strict=True))})
-        watch.reached("before commit")
-        return done
+    def watched(publish: Callable[..., bool]) -> Callable[..., bool]:
+        def publishing(self: Any, draft: str, name: str) -> bool:
+            if not name.startswith("features/"):
+                return publish(self, draft, name)
+            watch.reached("write and rename")
+            done = publish(self, draft, name)
+            if done and not watch.compacting:
+                keys = pq.read_table(name, columns=["clip_id", "input_hash"], filesystem=self.filesystem()).to_pydict()
+                watch.note({"published": dict(zip(keys["clip_id"], keys["input_hash"], strict=True))})
+            watch.reached("before commit")
+            return done
+
+        return publishing
 
     extract._work = working
     OpenSmileExtractor.extract = extracting
     shards.ShardWriter.write = writing
-    files.LocalFiles.publish = publishing
+    for files in (LocalFiles, ObjectFiles):
+        files.publish = watched(files.publish)
 
 
 def _watch_commits(watch: "_Watch") -> None:

@@ -2,12 +2,7 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,48 +13,9 @@ from storage import LABELS, Store, StoreError, leases, object_files
 from storage.files import open_files
 from storage.object_files import ObjectFiles
 
-SECRET = "not-to-be-found-anywhere"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
-                break
-            except OSError:
-                assert server.poll() is None
-                time.sleep(0.1)
-        yield url
-    finally:
-        server.kill()
-        server.wait()
-
 
 @pytest.fixture
-def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    variables = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_REGION": "us-east-1",
-        "MIAR_SCRATCH": str(tmp_path / "scratch"),
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    return variables
-
-
-@pytest.fixture
-def remote(environment: dict[str, str], tmp_path: Path) -> Store:
+def remote(s3_environment: dict[str, str], tmp_path: Path) -> Store:
     return Store.create(f"s3://bucket/{tmp_path.name}/store")
 
 
@@ -130,11 +86,11 @@ def test_maintenance_verification_and_diff(remote: Store, spec, features, wanted
     assert table.count() == 0
 
 
-def test_four_writers_lose_and_double_nothing(remote: Store, environment, processes, tmp_path: Path) -> None:
+def test_four_writers_lose_and_double_nothing(remote: Store, s3_environment, processes, tmp_path: Path) -> None:
     stop, seen = tmp_path / "stop", processes.queue()
 
     def start(function, *args):
-        return processes.start(processes.with_environment, environment, function, *args)
+        return processes.start(processes.with_environment, s3_environment, function, *args)
 
     reader = start(processes.read_until, remote.uri, str(stop), seen)
     writers = [start(processes.write_shared, remote.uri, worker, 2, 12) for worker in range(4)]
@@ -148,7 +104,7 @@ def test_four_writers_lose_and_double_nothing(remote: Store, environment, proces
     assert sorted(clips) == sorted(f"c{i}" for i in range(12))
 
 
-def test_a_name_is_never_taken_over(environment, tmp_path: Path) -> None:
+def test_a_name_is_never_taken_over(s3_environment, tmp_path: Path) -> None:
     files = ObjectFiles(f"s3://bucket/{tmp_path.name}")
     for text in ("first", "second"):
         Path(files.scratch(f"_staging/{text}")).write_text(text)
@@ -163,11 +119,12 @@ def test_a_name_is_never_taken_over(environment, tmp_path: Path) -> None:
 def test_a_lock_excludes_others_until_it_is_released(remote: Store) -> None:
     with remote.lock("refresh-corpus"), pytest.raises(StoreError, match="another refresh-corpus is running"):
         Store.open(remote.uri).lock("refresh-corpus").__enter__()
-    with Store.open(remote.uri).lock("refresh-corpus"):
+    with Store.open(remote.uri).lock("refresh-corpus", once=True):
         pass
+    assert open_files(remote.uri).entries("_locks") == []
 
 
-def test_the_lock_of_a_dead_process_runs_out(remote: Store, environment, processes, monkeypatch) -> None:
+def test_the_lock_of_a_dead_process_runs_out(remote: Store, s3_environment, processes, monkeypatch) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 2.0)
     holder = leases.Lease(open_files(remote.uri)._store, "_locks/run%20x.json")  # type: ignore[attr-defined]
     assert holder._try()  # Taken and never renewed, as by a process that was killed.
@@ -185,21 +142,22 @@ def test_a_lock_is_renewed_while_it_is_held(remote: Store, monkeypatch) -> None:
             remote.lock("x").__enter__()
 
 
-def test_credentials_are_nowhere_in_the_store(remote: Store, labels, tmp_path: Path) -> None:
+def test_credentials_are_nowhere_in_the_store(remote: Store, s3_environment, labels) -> None:
     import obstore
 
+    secret = s3_environment["AWS_SECRET_ACCESS_KEY"]
     remote.table(LABELS).merge(labels({("a", "x"): 0.0}))
     remote.snapshots.take()
     store = open_files(remote.uri)._store  # type: ignore[attr-defined]
     names = [one["path"] for batch in obstore.list(store) for one in batch]
     assert any("_delta_log" in name for name in names)
     for name in names:
-        assert SECRET.encode() not in bytes(obstore.get(store, name).bytes()), name
+        assert secret.encode() not in bytes(obstore.get(store, name).bytes()), name
     kept = [path for path in Path(os.environ["MIAR_SCRATCH"]).rglob("*") if path.is_file()]
-    assert not any(SECRET in path.read_text(errors="replace") for path in kept)
+    assert not any(secret in path.read_text(errors="replace") for path in kept)
 
 
-def test_mistakes_are_one_line(environment, tmp_path: Path, monkeypatch) -> None:
+def test_mistakes_are_one_line(s3_environment, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(StoreError, match="is not a store"):
         Store.open(f"s3://bucket/{tmp_path.name}/nothing")
     with pytest.raises(StoreError, match="cannot be opened as an object store"):
@@ -215,5 +173,5 @@ def test_mistakes_are_one_line(environment, tmp_path: Path, monkeypatch) -> None
     monkeypatch.setitem(object_files.RETRIES, "max_retries", 1)
     with pytest.raises(StoreError, match="cannot reach s3://bucket/") as caught:
         Store.open(f"s3://bucket/{tmp_path.name}/unreachable")
-    assert SECRET not in str(caught.value)
+    assert s3_environment["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from storage import LABELS, Store, TableSpec
+from storage import LABELS, Store, StoreError, TableSpec
 
 LIVE = {"a": "2", "b": "1", "c": "1"}
 
@@ -119,3 +119,21 @@ def test_filters_on_any_column_find_what_plain_python_finds(store: Store, labels
         assert dataset.to_table(filter=expression).num_rows == expected, sql
         assert duckdb.from_arrow(dataset).filter(sql).aggregate("count(*)").fetchall() == [(expected,)], sql
         assert polars.scan_delta(table.path).filter(polars.sql_expr(sql)).collect().height == expected, sql
+
+
+def test_a_damaged_file_is_one_line_wherever_it_is_read(replaced, store: Store) -> None:
+    snapshot = store.snapshots.take()
+    name = replaced.spec.name
+    for path in map(Path, replaced.file_uris()):
+        path.write_bytes(b"damaged" * (path.stat().st_size // 7))
+    reads = {
+        "read": replaced.read,
+        "batches": lambda: list(replaced.batches()),
+        "snapshot": lambda: snapshot.read(name),
+        "snapshot's batches": lambda: list(snapshot.batches(name)),
+        "files": lambda: snapshot.read_files(name, snapshot.files(name), replaced.spec.schema),
+    }
+    for read in reads.values():
+        with pytest.raises(StoreError, match=f"the table {name} cannot be read: .*`miar verify`") as caught:
+            read()
+        assert "\n" not in str(caught.value)

@@ -94,8 +94,9 @@ def test_lock_keeps_a_second_process_out_and_dies_with_its_holder(store: Store) 
         pass
     holder.kill()
     holder.wait()
-    with store.lock("refresh", timeout_s=5):
+    with store.lock("refresh", timeout_s=5, once=True):
         pass
+    assert not list(Path(store.uri).glob("_locks/run%20refresh.lock")), "it was to be used once"
 
 
 def test_importing_storage_loads_nothing_heavy() -> None:
