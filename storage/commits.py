@@ -166,13 +166,15 @@ class Committer:
         data_change: bool = True,
     ) -> None:
         """Under the guard: give the drafts their names in the table's folder, and the log its entry."""
-        for name in written:
-            self._files.publish(f"{drafts}/{name}", f"{self._spec.name}/{name}")
         added = [*adopted, *written]
         try:
+            for name in written:
+                self._files.publish(f"{drafts}/{name}", f"{self._spec.name}/{name}")
             log.commit(self._files, self._spec, version, removed=removed, added=added, data_change=data_change)
-        except (log.ConflictError, StoreError):
-            self._withdraw(written)
+        except (log.ConflictError, StoreError) as error:
+            # A write that was not answered may still be on its way to the log: its files stay for maintenance to judge.
+            if isinstance(error, log.ConflictError) or not self._files.remote:
+                self._withdraw(written)
             raise
 
     def _withdraw(self, written: Sequence[str]) -> None:

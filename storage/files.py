@@ -94,6 +94,10 @@ class Files(Protocol):
         """
         ...
 
+    def settle(self, name: str) -> None:
+        """Have a file that another library wrote outlast a power cut."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a file of the store; nothing happens where there is none."""
         ...
@@ -198,6 +202,8 @@ class LocalFiles:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(draft, self.path(name))
+            if durable:
+                _sync(os.path.dirname(self.path(name)))
 
     def create(self, name: str, text: str) -> bool:
         draft = f"{name}.{uuid.uuid4().hex}{DRAFT_SUFFIX}"
@@ -221,6 +227,11 @@ class LocalFiles:
             _sync(os.path.dirname(self.path(name)))
             os.unlink(self.path(draft))
         return True
+
+    def settle(self, name: str) -> None:
+        with _one_line(self.path(name)):
+            _sync(self.path(name))
+            _sync(os.path.dirname(self.path(name)))
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -254,9 +265,11 @@ class LocalFiles:
         try:
             yield
         finally:
-            if once:
-                self.remove(lock_name)
-            lock.release()
+            try:
+                if once:
+                    self.remove(lock_name)
+            finally:
+                lock.release()
 
 
 def local_drafts(root: str, folder: str) -> list[Draft]:

@@ -13,7 +13,7 @@ import time
 import uuid
 from typing import Any
 
-from storage.conditional import put_if
+from storage.conditional import Version, put_if
 
 LEASE_S = 30.0
 """How long a dead process keeps others waiting."""
@@ -29,7 +29,8 @@ class Lease:
         self._store = store
         self._key = key
         self._owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
-        self._e_tag: str | None = None
+        self._version: Version | None = None
+        """What this holder wrote last; ``None``: it does not hold the lease."""
         self._released = threading.Event()
         self._renewal: threading.Thread | None = None
 
@@ -48,39 +49,58 @@ class Lease:
         self._renewal.start()
         return True
 
-    def release(self) -> None:
-        """Give it back; it can be taken at once, or when it has run out if the network is away."""
+    def release(self, *, forget: bool = False) -> None:
+        """Give it back; it can be taken at once, or when it has run out if the network is away.
+
+        ``forget``: nobody needs it any more, so nothing of it stays.
+        """
+        import obstore
         from obstore.exceptions import BaseError
 
         self._released.set()
         if self._renewal is not None:
             self._renewal.join()
-        if self._e_tag is not None:
-            with contextlib.suppress(BaseError):
-                self._put(self._e_tag, lasts_s=0.0)
+        if self._version is None:
+            return
+        with contextlib.suppress(BaseError, FileNotFoundError):
+            if forget:
+                obstore.delete(self._store, self._key)
+            else:
+                self._put(self._version, lasts_s=0.0)
 
     def _try(self) -> bool:
+        standing = self._read()
+        if standing is None:
+            return self._put(None, LEASE_S)
+        version, _, ends = standing
+        return time.time() >= ends and self._put(version, LEASE_S)
+
+    def _put(self, replaced: Version | None, lasts_s: float) -> bool:
+        """Write the lease over a version of it, or where there is none yet; whether nobody else did."""
+        content = json.dumps({"owner": self._owner, "lasts_s": lasts_s, "nonce": uuid.uuid4().hex}).encode()
+        self._version = put_if(self._store, self._key, content, replaced)
+        if self._version is None and (standing := self._read()) is not None and standing[1] == self._owner:
+            # An earlier write of this holder got there after all, though its answer did not come back.
+            self._version = put_if(self._store, self._key, content, standing[0])
+        return self._version is not None
+
+    def _read(self) -> tuple[Version, str, float] | None:
+        """The version that stands there, its owner, and when it runs out (seconds since 1970)."""
         import obstore
 
         try:
             found = obstore.get(self._store, self._key)
         except FileNotFoundError:
-            return self._put(None, LEASE_S)
+            return None
         content = json.loads(bytes(found.bytes()))
         # The object's own time and this machine's: clocks that differ by seconds shift the end by as much.
         ends = found.meta["last_modified"].timestamp() + content["lasts_s"]
-        return time.time() >= ends and self._put(found.meta["e_tag"], LEASE_S)
-
-    def _put(self, e_tag: str | None, lasts_s: float) -> bool:
-        """Write the lease over the version ``e_tag``, or where there is none yet; whether nobody else did."""
-        content = json.dumps({"owner": self._owner, "lasts_s": lasts_s, "nonce": uuid.uuid4().hex}).encode()
-        self._e_tag = put_if(self._store, self._key, content, e_tag)
-        return self._e_tag is not None
+        return Version(found.meta["e_tag"], found.meta["version"]), content["owner"], ends
 
     def _renew(self) -> None:
         from obstore.exceptions import BaseError
 
-        while self._e_tag is not None and not self._released.wait(LEASE_S / RENEWALS):
+        while self._version is not None and not self._released.wait(LEASE_S / RENEWALS):
             # The network may be back before the lease has run out.
             with contextlib.suppress(BaseError):
-                self._put(self._e_tag, LEASE_S)
+                self._put(self._version, LEASE_S)

@@ -159,6 +159,8 @@ def commit(
                 commit_properties=_NO_RETRY,
                 post_commithook_properties=_NO_HOOKS,
             )
+    # What a caller is told is done must not be gone, or torn, after a power cut.
+    files.settle(f"{spec.name}/{LOG}/{version.next_number:020}.json")
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ from storage.files import Draft, local_drafts
 LOCKS = "_locks"
 RETRIES: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 """A network that drops for a minute is waited for."""
+REQUEST_TIMEOUT = timedelta(minutes=5)
+"""A shard goes up in one request, and over a slow line that takes a while."""
 SCRATCH_VARIABLE = "MIAR_SCRATCH"
 """Folder for drafts and staged work of stores that are not on this disk; several machines must share it."""
 
@@ -48,7 +50,7 @@ class ObjectFiles:
         self._obstore = obstore
         try:
             open_url: Any = from_url  # Its overloads know of no retries for a kind of URL that is not known yet.
-            self._store = open_url(self.root, retry_config=RETRIES)
+            self._store = open_url(self.root, retry_config=RETRIES, client_options=_client_options())
         except (BaseError, ValueError) as error:
             raise StoreError(f"{url} cannot be opened as an object store: {_first_line(error)}") from error
         parts = urlsplit(self.root)
@@ -71,7 +73,8 @@ class ObjectFiles:
         """A file system for pyarrow, rooted at ``folder``."""
         from obstore.fsspec import FsspecStore
 
-        whole = pafs.PyFileSystem(pafs.FSSpecHandler(FsspecStore(self._scheme, retry_config=RETRIES)))  # type: ignore[arg-type]
+        opened = FsspecStore(self._scheme, retry_config=RETRIES, client_options=_client_options())  # type: ignore[arg-type]
+        whole = pafs.PyFileSystem(pafs.FSSpecHandler(opened))
         return pafs.SubTreeFileSystem(f"{self._prefix}/{folder}".rstrip("/"), whole)
 
     def scratch(self, name: str) -> str:
@@ -134,6 +137,9 @@ class ObjectFiles:
         with self._one_line(name), contextlib.suppress(FileNotFoundError):
             self._obstore.delete(self._store, name)
 
+    def settle(self, name: str) -> None:
+        """An object store keeps whatever it has confirmed."""
+
     def discard(self, name: str) -> None:
         """Remove a draft, or a folder of them."""
         path = os.path.join(self._scratch, name)
@@ -161,17 +167,14 @@ class ObjectFiles:
         Raises:
             StoreError: saying ``taken``, where another holds it for longer than ``timeout_s`` seconds.
         """
-        key = f"{LOCKS}/{quote(name, safe='')}.json"
-        lease = leases.Lease(self._store, key)
+        lease = leases.Lease(self._store, f"{LOCKS}/{quote(name, safe='')}.json")
         with self._one_line(name):
             if not lease.acquire(timeout_s):
                 raise StoreError(f"{taken} (the lock of one that was killed runs out in {leases.LEASE_S:.0f} s)")
         try:
             yield
         finally:
-            lease.release()
-            if once:
-                self.remove(key)
+            lease.release(forget=once)
 
     def _head(self, name: str) -> Any:
         try:
@@ -191,6 +194,13 @@ class ObjectFiles:
             raise
         except (exceptions.BaseError, OSError) as error:
             raise StoreError(f"cannot reach {self.path(name)}: {_first_line(error)}") from error
+
+
+def _client_options() -> dict[str, Any]:
+    # Options that are given at all replace those of the environment.
+    plain = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
+    allow_http = any(os.environ.get(name, "").lower() in ("1", "true") for name in plain)
+    return {"timeout": REQUEST_TIMEOUT, "allow_http": allow_http}
 
 
 def _first_line(error: BaseException) -> str:

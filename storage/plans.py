@@ -51,8 +51,8 @@ class LiveKeys:
     """Finds live rows by their keys, and remembers what it has read. Threads may share it."""
 
     def __init__(self, files: Files, spec: TableSpec) -> None:
+        self.spec = spec
         self._files = files
-        self._spec = spec
         self._payload = [INPUT_HASH] if spec.hashed else []
         self._index = KeyIndex(spec.key, self._payload)
         self._lock = threading.Lock()
@@ -67,10 +67,10 @@ class LiveKeys:
             return self._index.find(ids)
 
     def _read(self, version: log.Version, names: set[str]) -> pa.Table:
-        whole = log.dataset(self._files, self._spec, version)
+        whole = log.dataset(self._files, self.spec, version)
         parts = [part for part in whole.get_fragments() if part.path in names]
-        part = ds.FileSystemDataset(parts, self._spec.schema, ds.ParquetFileFormat(), parts[0].filesystem)
-        return part.to_table(columns=list(dict.fromkeys((*self._spec.key, *self._payload, "__filename"))))
+        part = ds.FileSystemDataset(parts, self.spec.schema, ds.ParquetFileFormat(), parts[0].filesystem)
+        return part.to_table(columns=list(dict.fromkeys((*self.spec.key, *self._payload, "__filename"))))
 
 
 class MergePlan:

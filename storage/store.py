@@ -16,6 +16,7 @@ from storage.findings import Verification
 from storage.inventory import feature_folders
 from storage.maintenance import RETENTION_DAYS, MaintenanceReport, maintain
 from storage.migrations import FORMAT_FILE, FORMAT_VERSION, StoreFormat
+from storage.plans import LiveKeys
 from storage.schema import TableSpec, check_name
 from storage.table import KeyedTable
 from storage.verify import Verifier
@@ -34,6 +35,7 @@ class Store:
         self.uri = files.root
         self._files = files
         self._format = format
+        self._keys: dict[str, LiveKeys] = {}
         self.snapshots = SnapshotCatalog(files, self._guard, self.feature_tables)
 
     @staticmethod
@@ -90,7 +92,10 @@ class Store:
 
     def table(self, spec: TableSpec) -> KeyedTable:
         """A handle on a table; the table itself is made by its first commit."""
-        return KeyedTable(self._files, spec, self._guard)
+        keys = self._keys.setdefault(spec.name, LiveKeys(self._files, spec))
+        if keys.spec != spec:
+            keys = self._keys[spec.name] = LiveKeys(self._files, spec)
+        return KeyedTable(self._files, spec, self._guard, keys)
 
     def feature_tables(self) -> list[str]:
         """Names of the feature tables that have had a commit, sorted."""

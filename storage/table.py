@@ -28,13 +28,13 @@ READ_BATCH_ROWS = 256
 class KeyedTable:
     """A Delta table with one live row per key. Safe for any number of processes and threads at once."""
 
-    def __init__(self, files: Files, spec: TableSpec, guard: Guard) -> None:
-        """``guard`` makes the context manager that commits and snapshots share."""
+    def __init__(self, files: Files, spec: TableSpec, guard: Guard, keys: LiveKeys) -> None:
+        """``guard`` makes the context manager that commits and snapshots share; ``keys`` remembers what it has read."""
         self.spec = spec
         self.path = files.path(spec.name)
         self._files = files
         self._guard = guard
-        self._keys = LiveKeys(files, spec)
+        self._keys = keys
         self._committer = Committer(files, spec, guard)
 
     def exists(self) -> bool:
@@ -104,6 +104,8 @@ class KeyedTable:
             StoreError: rows do not fit the table; another shard has this name; the disk is full.
         """
         self._require_hashes()
+        if not rows.num_rows:
+            raise StoreError(f"there are no rows for the shard {name} of the table {self.spec.name}")
         rows = conform(rows, self.spec)
         shard = f"{name}.parquet"
         check_rows(rows, self.spec, f"{self.spec.name}/{shard}")

@@ -1,5 +1,6 @@
 """Register what a shard's worker left behind."""
 
+import functools
 from pathlib import Path
 
 from prefect import task
@@ -21,7 +22,12 @@ from storage import Store
 )
 def commit_shard(folder: str, shard: str, outcomes: list[ShardOutcome]) -> dict[str, int]:
     """Commit the outcomes of one shard; returns rows added and replaced, and failures."""
+    store, job = _opened(folder)
+    return refresh.commit_shard(store, job, Shard.load(Path(folder) / "shards" / f"{shard}.json"), outcomes)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(folder: str) -> tuple[Store, Job]:
+    """Once for a run: the store remembers which keys it has read, so that a commit reads those of new files alone."""
     job = Job.load(Path(folder) / "job.json")
-    return refresh.commit_shard(
-        Store.open(job.store), job, Shard.load(Path(folder) / "shards" / f"{shard}.json"), outcomes
-    )
+    return Store.open(job.store), job

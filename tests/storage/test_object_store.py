@@ -131,7 +131,7 @@ def test_the_lock_of_a_dead_process_runs_out(remote: Store, s3_environment, proc
     with pytest.raises(StoreError, match="another x is running"):
         remote.lock("x").__enter__()
     with remote.lock("x", timeout_s=30):
-        assert not holder._put(holder._e_tag, 2.0), "the dead one has lost it"
+        assert not holder._put(holder._version, 2.0), "the dead one has lost it"
 
 
 def test_a_lock_is_renewed_while_it_is_held(remote: Store, monkeypatch) -> None:
