@@ -9,7 +9,7 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 
 def test_ten_kills(tmp_path: Path) -> None:
-    kill_and_check(Watched(tmp_path, 400), 10)
+    kill_and_check(Watched(tmp_path, 200), 10)
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from flow_helpers import CLIPS
 
 from storage import Store
 
-CLIPS = 40
 SEED = 11
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from deltalake import DeltaTable
 
+CLIPS = 24
+"""Of the corpus that the tests share."""
+
 
 def live_rows(store: Path, table: str) -> list[dict[str, Any]]:
     """Every row of the live files of one table, read through the log alone."""

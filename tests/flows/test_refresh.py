@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
-from flow_helpers import assert_each_clip_once, feature_tables, live_clips, live_rows
+from flow_helpers import CLIPS, assert_each_clip_once, feature_tables, live_clips, live_rows
 
 from miar.config import PipelineConfig
 
@@ -30,7 +30,7 @@ def _versions(space):
 
 
 def test_every_clip_has_one_row_in_every_table(finished):
-    assert len(live_clips(finished.store_path)) == 40
+    assert len(live_clips(finished.store_path)) == CLIPS
     assert_each_clip_once(finished.store_path)
 
 
@@ -169,20 +169,19 @@ def bad_corpus(finished, tmp_path: Path) -> Path:
     return root
 
 
+def _miar(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, with the tests' Prefect server."""
+    from prefect.settings import get_current_settings
+
+    environment = {**os.environ, "PREFECT_API_URL": str(get_current_settings().api.url)}
+    command = [sys.executable, "-m", "miar.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
 def test_broken_files_stand_in_failures_with_a_reason(bad_corpus: Path, tmp_path: Path):
     store = tmp_path / "store"
-    command = [
-        sys.executable,
-        "-m",
-        "miar.cli",
-        "refresh",
-        str(bad_corpus),
-        "--store",
-        str(store),
-        "--only",
-        "audio,face",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ("refresh", bad_corpus, "--store", store, "--only", "audio,face")
+    done = _miar(*command)
     assert done.returncode == 0, done.stderr
     assert "warning:" in done.stderr
     assert "miar status" in done.stderr
@@ -201,14 +200,12 @@ def test_broken_files_stand_in_failures_with_a_reason(bad_corpus: Path, tmp_path
     assert outcome["opensmile"]["no_sound.mp4"] == "no_audio_stream"
     assert outcome["mediapipe"]["no_face.mp4"] == "no_face"
     assert {"empty.mp4", "text.mp4", "truncated.mp4"}.isdisjoint(outcome["opensmile"])
-    status = subprocess.run(
-        [sys.executable, "-m", "miar.cli", "status", str(store)], capture_output=True, text=True, check=False
-    )
+    status = _miar("status", store)
     assert status.returncode == 0
     assert all(path in status.stdout for path in reasons)
     # Mended: just that file is picked up, and its failures go away.
     shutil.copyfile(bad_corpus / "good.mp4", bad_corpus / "empty.mp4")
-    again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    again = _miar(*command, "--json")
     assert again.returncode == 0, again.stderr
     assert {row["path"] for row in live_rows(store, "failures")} == {"text.mp4", "truncated.mp4", "nowhere.srt"}
     assert_each_clip_once(store, ("opensmile", "mediapipe"))
