@@ -1,5 +1,7 @@
 """Sound through openSMILE: low-level descriptors as the sequence, functionals as named per-clip values.
 
+- One pass over the samples gives both levels; ``opensmile`` itself makes a pass, and sets its components up anew, for
+  each. The values are the same, bit by bit.
 - The caller cuts the clip first, mixes down and resamples to :attr:`OpenSmileExtractor.sample_rate`; openSMILE itself
   reads channel 0 and never resamples.
 - Samples are clipped to what 16 bits hold before openSMILE converts them: at +1.0 its conversion would wrap to -1.0.
@@ -13,6 +15,7 @@
 import re
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +38,7 @@ LLD_LEVEL = "LowLevelDescriptors"
 FUNCTIONALS_LEVEL = "Functionals"
 
 _smiles: dict[tuple[str, str], Any] = {}
-"""One ``Smile`` per set and level in this process: it is not thread-safe, and building one reads many files."""
+"""One ``Smile`` per set and level in this process: building one reads many files."""
 
 
 class OpenSmileExtractor:
@@ -49,8 +52,7 @@ class OpenSmileExtractor:
         self._config = config
         self._feature_set = opensmile_feature_set(config)
         self._voicing = voicing_column(self._feature_set.columns, config.feature_set)
-        self._descriptors = _smile(config.feature_set, LLD_LEVEL)
-        self._functionals = _smile(config.feature_set, FUNCTIONALS_LEVEL)
+        self._smile = _smile(config.feature_set, LLD_LEVEL)
 
     @property
     def feature_set(self) -> FeatureSet:
@@ -69,34 +71,22 @@ class OpenSmileExtractor:
             return Extraction.failed("BadSamples", "the sound holds NaN or infinite samples: export it again")
         quality = _loudness(samples)
         signal = np.clip(samples, -1.0, LARGEST_SAMPLE).astype(np.float32)
-        frames = self._process(self._descriptors, signal)
-        if frames is None:
+        both = _both_levels(self._smile, signal, self._config.sample_rate)
+        if both is None:
             return Extraction.missing("too_short", quality)
-        values = np.ascontiguousarray(frames.to_numpy(), dtype=np.float32)
+        values, times, functionals = both
         voiced = values[:, self._voicing] > 0
         quality["quality_voiced_share"] = float(voiced.mean())
         if quality["quality_voiced_share"] < self._config.min_voiced_share or not voiced.any():
             return Extraction.missing("no_voice", quality)
         quality["quality_snr_db"] = _speech_to_pause_db(signal, self._config.sample_rate)
-        functionals = self._process(self._functionals, signal)
-        if functionals is None:
-            return Extraction.missing("too_short", quality)
         return Extraction(
             Status.OK,
             values=values,
-            times=_centres(frames),
-            summary=dict(zip(functionals.columns, map(float, functionals.to_numpy()[0]), strict=True)),
+            times=times,
+            summary=dict(zip(self._feature_set.summary_columns, map(float, functionals), strict=True)),
             quality=quality,
         )
-
-    def _process(self, smile: Any, signal: FloatArray) -> Any | None:
-        """openSMILE's table, or ``None`` where the signal is too short for one frame."""
-        if not signal.size:
-            return None
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Segment too short")
-            table = smile.process_signal(signal, self._config.sample_rate)
-        return None if table.isna().to_numpy().all() else table
 
 
 def opensmile_feature_set(config: OpenSmileConfig) -> FeatureSet:
@@ -179,6 +169,51 @@ def _smile(feature_set: str, level: str) -> Any:
     return _smiles[feature_set, level]
 
 
+def _both_levels(smile: Any, signal: FloatArray, sample_rate: int) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """One pass of openSMILE.
+
+    Args:
+        smile: of the feature set, whatever its level.
+        signal: (n,) samples, at least -1 and below 1.
+        sample_rate: in Hz.
+
+    Returns:
+        The descriptors (n_frames, n_columns), the frames' centres (n_frames,) in seconds and the functionals
+        (n_functionals,); ``None`` where the signal is too short for one frame.
+    """
+    if not signal.size:
+        return None
+    frames: list[FloatArray] = []
+    spans: list[tuple[float, float]] = []
+    functionals: list[FloatArray] = []
+
+    def take_frame(data: FloatArray, meta: Any) -> None:
+        frames.append(data.copy())
+        spans.append((meta.time, meta.lengthSec))
+
+    run = smile._smile(_options(smile, sample_rate))
+    try:
+        run.external_sink_set_callback_ex("extsinklld", take_frame)
+        run.external_sink_set_callback_ex("extsinkfunc", lambda data, _: functionals.append(data.copy()))
+        run.external_audio_source_write_data("extsource", (signal * 32768).astype(np.int16).tobytes())
+        run.external_audio_source_set_eoi("extsource")
+        run.run()
+    finally:
+        run.free()
+    if not frames or not functionals:
+        return None
+    starts, lengths = np.array(spans).T
+    return np.concatenate(frames), (starts.round(9) + lengths[0] / 2).astype(np.float32), functionals[0].ravel()
+
+
+def _options(smile: Any, sample_rate: int) -> dict[str, Any]:
+    """As ``opensmile`` sets them, with the sink for several levels that it ships."""
+    root = Path(smile.default_config_root)
+    source = root / "shared" / "standard_external_wave_input.conf.inc"
+    sink = root / "shared" / "standard_external_data_output_multi.conf.inc"
+    return {**smile._options(), "source": str(source), "sink": str(sink), "sampleRate": sample_rate, "nBits": 16}
+
+
 def _loudness(samples: FloatArray) -> dict[str, float]:
     if not samples.size:
         return {"quality_level_db": FLOOR_DB, "quality_clipping_share": 0.0}
@@ -201,10 +236,3 @@ def _speech_to_pause_db(signal: FloatArray, sample_rate: int) -> float:
     level = 10 * np.log10(np.maximum(np.mean(whole**2, axis=1), 10 ** (FLOOR_DB / 10)))
     loud, quiet = np.percentile(level, [95, 10])
     return float(loud - quiet)
-
-
-def _centres(frames: Any) -> FloatArray:
-    """openSMILE's index holds starts and ends; audinterface overwrites the last end by the clip's."""
-    starts = frames.index.get_level_values("start").total_seconds().to_numpy()
-    first_end = frames.index.get_level_values("end")[0].total_seconds()
-    return (starts + (first_end - starts[0]) / 2).astype(np.float32)
