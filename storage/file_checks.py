@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError
 from storage import log, receipts
 from storage.arrow import pc
 from storage.commits import Guard
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.files import Files
 from storage.findings import Finding
 from storage.history import CHECKPOINT_EVERY, History, Named, checkpoint_version, checkpoints, history
@@ -52,7 +52,7 @@ class TableCheck:
             try:
                 version = log.load(self._files, self.spec)
             except (StoreError, DeltaError, OSError) as error:
-                self._blame_log(past, " ".join(str(error).split()))
+                self._blame_log(past, one_line(error))
                 return past.live if past else {}
         if past is None:
             rows = zip(version.names, version.live["size_bytes"].to_pylist(), strict=True)
@@ -117,7 +117,7 @@ class TableCheck:
                 facts.take(pa.Table.from_batches([batch]))
         except (pa.ArrowException, OSError) as error:
             changed = "" if size == named.size else f" of {size} bytes, not {named.size},"
-            self._unusable("file unreadable", name, f"the file{changed} cannot be read: {' '.join(str(error).split())}")
+            self._unusable("file unreadable", name, f"the file{changed} cannot be read: {one_line(error)}")
             return
         self.readable.append(name)
         self.rows += facts.rows

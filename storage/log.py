@@ -22,7 +22,7 @@ from deltalake.transaction import (
     create_table_with_add_actions,
 )
 
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.files import Files
 from storage.history import LOG
 from storage.schema import INPUT_HASH, TableSpec
@@ -80,7 +80,7 @@ def load(files: Files, spec: TableSpec) -> Version:
     try:
         delta = DeltaTable(files.url(spec.name))
     except (DeltaError, OSError) as error:
-        raise StoreError(f"cannot read the log of the table {spec.name}: {' '.join(str(error).split())}") from error
+        raise StoreError(f"cannot read the log of the table {spec.name}: {one_line(error)}") from error
     columns = pa.schema(delta.schema().to_arrow())
     if unknown := [name for name in columns.names if name not in spec.schema.names]:
         raise StoreError(
@@ -173,7 +173,7 @@ def _one_version(files: Files, spec: TableSpec, version: Version) -> Iterator[No
     except (DeltaError, OSError) as error:
         if load(files, spec).number != version.number:
             raise ConflictError(str(error)) from error
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UnwrittenError(f"cannot write the log of the table {spec.name}: {reason}") from error
 
 

@@ -12,7 +12,7 @@ from storage import inventory, log
 from storage.catalog import SnapshotCatalog
 from storage.commits import Guard
 from storage.compaction import compact, groups
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.files import Files
 from storage.history import checkpoint_version, write_checkpoint
 from storage.schema import TableSpec
@@ -75,7 +75,7 @@ def maintain(
             spec = inventory.spec_of(files, name, inventory.descriptors(files))
             report.tables.append(_care(files, guard, spec, target_bytes, dry_run))
         except (StoreError, DeltaError, pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             report.problems.append(f"{name} was left as it is: {reason}; `miar verify {files.root}` says more")
     vacuum = Vacuum(files, guard, catalog, retention_s=retention_s)
     report.removed = vacuum.find() if dry_run else vacuum.remove()

@@ -20,10 +20,9 @@ import pyarrow.fs as pafs
 
 from storage import leases
 from storage.conditional import put_if
-from storage.errors import StoreError
-from storage.files import Draft, local_drafts
+from storage.errors import StoreError, one_line
+from storage.files import LOCKS, Draft, local_drafts
 
-LOCKS = "_locks"
 RETRIES: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 """A network that drops for a minute is waited for."""
 SCRATCH_VARIABLE = "MIAR_SCRATCH"
@@ -50,7 +49,7 @@ class ObjectFiles:
             open_url: Any = from_url  # Its overloads know of no retries for a kind of URL that is not known yet.
             self._store = open_url(self.root, retry_config=RETRIES)
         except (BaseError, ValueError) as error:
-            raise StoreError(f"{url} cannot be opened as an object store: {_first_line(error)}") from error
+            raise StoreError(f"{url} cannot be opened as an object store: {one_line(error)}") from error
         parts = urlsplit(self.root)
         self._scheme = parts.scheme
         self._prefix = f"{parts.netloc}{parts.path}"
@@ -190,9 +189,4 @@ class ObjectFiles:
         except FileNotFoundError:
             raise
         except (exceptions.BaseError, OSError) as error:
-            raise StoreError(f"cannot reach {self.path(name)}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """What a person needs of a client's error: without its debug output, and without what could hold a credential."""
-    return " ".join(str(error).split("\n", 1)[0].split())[:300]
+            raise StoreError(f"cannot reach {self.path(name)}: {one_line(error)}") from error

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.arrow import pc
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.files import Files
 from storage.keys import identity
 from storage.schema import INPUT_HASH, TableSpec, check_keys, check_sequences
@@ -107,7 +107,7 @@ def write_shards(
         if writer is not None:
             writer.close()
     except OSError as error:
-        raise StoreError(f"cannot write to the table {spec.name}: {' '.join(str(error).split())}") from error
+        raise StoreError(f"cannot write to the table {spec.name}: {one_line(error)}") from error
 
 
 def slices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -186,7 +186,7 @@ def _readable(files: Files, origin: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise StoreError(f"{origin} cannot be registered: not a readable Parquet file ({reason})") from error
 
 

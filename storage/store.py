@@ -26,8 +26,8 @@ _GUARD_TIMEOUT_S = 120.0
 class Store:
     """Everything that a corpus became: clips, labels, features, scores, and what was run.
 
-    Make one with :meth:`create`, :meth:`open` or :meth:`open_or_create`. It holds no state and no file
-    open, so each process opens its own.
+    Make one with :meth:`create` or :meth:`open`. No file stays open between calls; each process opens a store of its
+    own.
     """
 
     def __init__(self, files: Files, format: StoreFormat) -> None:
@@ -38,7 +38,7 @@ class Store:
 
     @staticmethod
     def create(uri: str | os.PathLike[str]) -> "Store":
-        """Make a store in an empty or new folder; a store that is already there is opened and brought forward.
+        """Make a store in an empty or new folder; a store that is there already is opened, and brought forward.
 
         Raises:
             StoreError: the folder holds other things, cannot be written, or is a store of a newer version.
@@ -62,21 +62,12 @@ class Store:
         """Open a store, of this format or an older one; the first write brings an older one forward.
 
         Raises:
-            StoreError: there is none, it was written by a newer version, or it is not in a local folder.
+            StoreError: there is none, it was written by a newer version, or nothing here reads such a URL.
         """
         files = open_files(uri)
         if files.size(FORMAT_FILE) is None:
             raise StoreError(f"{files.root} is not a store: it has no {FORMAT_FILE}; check the path")
         return Store(files, migrations.read_format(files))
-
-    @staticmethod
-    def open_or_create(uri: str | os.PathLike[str]) -> "Store":
-        """Open the store, or make it where there is none yet.
-
-        Raises:
-            StoreError: as :meth:`create`.
-        """
-        return Store.create(uri)
 
     @property
     def format_version(self) -> int:

@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError
 from storage import inventory, log
 from storage.catalog import FOLDER, SnapshotCatalog
 from storage.commits import Guard
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.file_checks import TableCheck
 from storage.files import Files
 from storage.findings import Finding, Verification
@@ -92,7 +92,7 @@ class Verifier:
             try:
                 specs.append(inventory.spec_of(self._files, name, described))
             except (DeltaError, OSError) as error:
-                what = f"the table cannot be opened: {' '.join(str(error).split())}"
+                what = f"the table cannot be opened: {one_line(error)}"
                 result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
         return specs
 
