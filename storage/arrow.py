@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from storage.errors import StoreError, one_line
+from storage.errors import SEE_VERIFY, StoreError, one_line
 
 pc: Any = pyarrow.compute
 """The compute functions are made when pyarrow is imported: a type checker cannot know them."""
@@ -23,5 +23,4 @@ def readable(table: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = one_line(error)
-        raise StoreError(f"the table {table} cannot be read: {reason}; `miar verify` finds what is damaged") from error
+        raise StoreError(f"the table {table} cannot be read: {one_line(error)}{SEE_VERIFY}") from error

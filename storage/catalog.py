@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from storage import log
+from storage.arrow import readable
 from storage.errors import StoreError
 from storage.files import Files
 from storage.schema import CLIPS, FEATURE_SETS, LABELS
@@ -131,7 +132,7 @@ class SnapshotCatalog:
 
     def _versions(self) -> dict[str, DeltaTable]:
         fixed = [spec.name for spec in (CLIPS, LABELS, FEATURE_SETS) if log.exists(self._files, spec.name)]
-        return {name: DeltaTable(self._files.url(name)) for name in [*fixed, *self._feature_tables()]}
+        return {name: log.open_table(self._files, name) for name in [*fixed, *self._feature_tables()]}
 
     def _pin(self, seen: dict[str, DeltaTable], records: Sequence[Record]) -> dict[str, PinnedTable]:
         """Checksums of all files; those that an earlier snapshot knows are not computed again."""
@@ -185,7 +186,8 @@ class SnapshotCatalog:
             return []
         names = [file.name for file in tables[FEATURE_SETS.name].files]
         folder = self._files.filesystem(FEATURE_SETS.name)
-        rows = ds.dataset(names, FEATURE_SETS.schema, format="parquet", filesystem=folder).to_table()
+        with readable(FEATURE_SETS.name):
+            rows = ds.dataset(names, FEATURE_SETS.schema, format="parquet", filesystem=folder).to_table()
         return [
             {**row, "created_at": row["created_at"] and row["created_at"].isoformat()}
             for row in rows.sort_by([(column, "ascending") for column in FEATURE_SETS.key]).to_pylist()

@@ -8,18 +8,17 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
 
 from storage import log, receipts
 from storage.arrow import pc
 from storage.commits import Guard
-from storage.errors import StoreError, one_line
+from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.files import Files
 from storage.findings import Finding
 from storage.history import CHECKPOINT_EVERY, History, Named, checkpoint_version, checkpoints, history
 from storage.repair import Repair, row_rules
 from storage.schema import INPUT_HASH, TableSpec
-from storage.shards import check_shard, open_shard, read_batches, read_keys
+from storage.shards import check_shard, file_batches, open_shard, read_keys
 
 _RESTORE = "restore it from a backup"
 _EXTRACT = "`--repair` takes it out of the table, and the next refresh makes its rows anew"
@@ -51,8 +50,8 @@ class TableCheck:
             past = self._history()
             try:
                 version = log.load(self._files, self.spec)
-            except (StoreError, DeltaError, OSError) as error:
-                self._blame_log(past, one_line(error))
+            except StoreError as error:
+                self._blame_log(past, one_line(error).removesuffix(SEE_VERIFY))
                 return past.live if past else {}
         if past is None:
             rows = zip(version.names, version.live["size_bytes"].to_pylist(), strict=True)
@@ -113,7 +112,7 @@ class TableCheck:
                 self._unusable("columns", name, problem)
                 return
             facts = _Facts(self.spec)
-            for batch in read_batches(self._files, self.spec, name):
+            for batch in file_batches(self._files, self.spec, name):
                 facts.take(pa.Table.from_batches([batch]))
         except (pa.ArrowException, OSError) as error:
             changed = "" if size == named.size else f" of {size} bytes, not {named.size},"

@@ -11,7 +11,7 @@ from typing import Any
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.files import Files
 
 LOG = "_delta_log"
@@ -27,13 +27,20 @@ def checkpoint_if_due(files: Files, name: str, committed: int) -> None:
     A checkpoint only makes reading faster: the commit stands whether or not it can be written.
     """
     if (committed + 1) % CHECKPOINT_EVERY == 0:
-        with contextlib.suppress(DeltaError, OSError):
+        with contextlib.suppress(StoreError):
             write_checkpoint(files, name)
 
 
 def write_checkpoint(files: Files, name: str) -> None:
-    """Gather the log of the newest version into one file."""
-    DeltaTable(files.url(name)).create_checkpoint()
+    """Gather the log of the newest version into one file.
+
+    Raises:
+        StoreError: the log cannot be read, or the file cannot be written.
+    """
+    try:
+        DeltaTable(files.url(name)).create_checkpoint()
+    except (DeltaError, OSError) as error:
+        raise StoreError(f"cannot write a checkpoint of the table {name}: {one_line(error)}") from error
 
 
 def checkpoint_version(files: Files, name: str) -> int | None:

@@ -22,7 +22,7 @@ from deltalake.transaction import (
     create_table_with_add_actions,
 )
 
-from storage.errors import StoreError, one_line
+from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.files import Files
 from storage.history import LOG
 from storage.schema import INPUT_HASH, TableSpec
@@ -69,6 +69,18 @@ def exists(files: Files, name: str) -> bool:
     return files.size(f"{name}/{LOG}/{0:020}.json") is not None
 
 
+def open_table(files: Files, name: str) -> DeltaTable:
+    """The newest version of a table that has had a commit, whatever its columns.
+
+    Raises:
+        StoreError: its log cannot be read.
+    """
+    try:
+        return DeltaTable(files.url(name))
+    except (DeltaError, OSError) as error:
+        raise StoreError(f"cannot read the log of the table {name}: {one_line(error)}{SEE_VERIFY}") from error
+
+
 def load(files: Files, spec: TableSpec) -> Version:
     """The newest version. A table that was made before some columns were thought of is read with nulls in them.
 
@@ -77,10 +89,7 @@ def load(files: Files, spec: TableSpec) -> Version:
     """
     if not exists(files, spec.name):
         return Version(None, pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())}))
-    try:
-        delta = DeltaTable(files.url(spec.name))
-    except (DeltaError, OSError) as error:
-        raise StoreError(f"cannot read the log of the table {spec.name}: {one_line(error)}") from error
+    delta = open_table(files, spec.name)
     columns = pa.schema(delta.schema().to_arrow())
     if unknown := [name for name in columns.names if name not in spec.schema.names]:
         raise StoreError(

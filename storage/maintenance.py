@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-from deltalake.exceptions import DeltaError
-
 from storage import inventory, log
 from storage.catalog import SnapshotCatalog
 from storage.commits import Guard
 from storage.compaction import compact, groups
-from storage.errors import StoreError, one_line
+from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.files import Files
 from storage.history import checkpoint_version, write_checkpoint
 from storage.schema import TableSpec
@@ -74,8 +71,8 @@ def maintain(
         try:
             spec = inventory.spec_of(files, name, inventory.descriptors(files))
             report.tables.append(_care(files, guard, spec, target_bytes, dry_run))
-        except (StoreError, DeltaError, pa.ArrowException, OSError) as error:
-            reason = one_line(error)
+        except (StoreError, OSError) as error:
+            reason = one_line(error).removesuffix(SEE_VERIFY)
             report.problems.append(f"{name} was left as it is: {reason}; `miar verify {files.root}` says more")
     vacuum = Vacuum(files, guard, catalog, retention_s=retention_s)
     report.removed = vacuum.find() if dry_run else vacuum.remove()

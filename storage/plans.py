@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from storage import log, receipts
-from storage.arrow import pc
+from storage.arrow import pc, readable
 from storage.commits import Change
 from storage.files import Files
 from storage.keys import KeyIndex, equal_rows, first_occurrence, identity
@@ -70,7 +70,8 @@ class LiveKeys:
         whole = log.dataset(self._files, self._spec, version)
         parts = [part for part in whole.get_fragments() if part.path in names]
         part = ds.FileSystemDataset(parts, self._spec.schema, ds.ParquetFileFormat(), parts[0].filesystem)
-        return part.to_table(columns=list(dict.fromkeys((*self._spec.key, *self._payload, "__filename"))))
+        with readable(self._spec.name):
+            return part.to_table(columns=list(dict.fromkeys((*self._spec.key, *self._payload, "__filename"))))
 
 
 class MergePlan:
@@ -109,11 +110,9 @@ class MergePlan:
             return pa.repeat(False, self._rows.num_rows)
         key = self._spec.key[0]
         few = 2 * len(present) < pc.sum(version.live["num_records"]).as_py()
-        candidates = (
-            log.dataset(self._files, self._spec, version)
-            .to_table(filter=pc.field(key).isin(pc.unique(self._rows[key])) if few else None)
-            .combine_chunks()
-        )
+        chosen = pc.field(key).isin(pc.unique(self._rows[key])) if few else None
+        with readable(self._spec.name):
+            candidates = log.dataset(self._files, self._spec, version).to_table(filter=chosen).combine_chunks()
         where = pc.index_in(self._ids, value_set=identity(candidates, self._spec.key).combine_chunks())
         known = pc.is_valid(where)
         same = equal_rows(self._rows.filter(known), candidates.take(where.drop_null()))

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.arrow import pc
+from storage.arrow import pc, readable
 from storage.errors import StoreError, one_line
 from storage.files import Files
 from storage.keys import identity
@@ -117,7 +117,21 @@ def slices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
 
 
 def read_batches(files: Files, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
-    """Every row of one file of the table, in order, with page checksums verified and null in columns it lacks."""
+    """Every row of one live file of the table, in order, with page checksums verified and null in columns it lacks.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    with readable(spec.name):
+        yield from file_batches(files, spec, name)
+
+
+def file_batches(files: Files, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
+    """As :func:`read_batches`, for those who have a word of their own for a file that cannot be read.
+
+    Raises:
+        ArrowException, OSError: the file cannot be read.
+    """
     rows = BATCH_ROWS if any(pa.types.is_list(field.type) for field in spec.schema) else SLICE_ROWS
     with open_shard(files, f"{spec.name}/{name}", page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_size=rows):
@@ -169,7 +183,7 @@ def check_shard(files: Files, spec: TableSpec, name: str) -> None:
     """
     origin = f"{spec.name}/{name}"
     with _readable(files, origin):
-        for batch in read_batches(files, spec, name):
+        for batch in file_batches(files, spec, name):
             if spec.n_columns is not None:
                 check_sequences(pa.Table.from_batches([batch]), spec, origin)
 
@@ -207,8 +221,13 @@ def statistics(files: Files, spec: TableSpec, name: str) -> str:
 
     They are complete for every skipping column, nulls included: of a column without a range, deltalake's dataset
     makes the condition ``column >= null``, and a filter on it loses rows.
+
+    Raises:
+        StoreError: the file is not there or cannot be read.
     """
-    rows = open_shard(files, f"{spec.name}/{name}").read(list(spec.skipping_columns))
+    origin = f"{spec.name}/{name}"
+    with _readable(files, origin), open_shard(files, origin) as file:
+        rows = file.read(list(spec.skipping_columns))
     ranges = {column: pc.min_max(rows[column]).as_py() for column in spec.skipping_columns}
     return json.dumps(
         {

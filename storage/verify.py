@@ -5,13 +5,10 @@ and rows are counted against what the log says. A repair is followed by another 
 to be right.
 """
 
-import pyarrow as pa
-from deltalake.exceptions import DeltaError
-
 from storage import inventory, log
 from storage.catalog import FOLDER, SnapshotCatalog
 from storage.commits import Guard
-from storage.errors import StoreError, one_line
+from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.file_checks import TableCheck
 from storage.files import Files
 from storage.findings import Finding, Verification
@@ -78,7 +75,7 @@ class Verifier:
         """The feature sets' descriptors, and whether they can be read: if not, the check of their table says why."""
         try:
             return inventory.descriptors(self._files), True
-        except (StoreError, DeltaError, pa.ArrowException, OSError):
+        except StoreError:
             return [], False
 
     def _specs(self, described: list[dict[str, object]], result: Verification) -> list[TableSpec]:
@@ -91,8 +88,8 @@ class Verifier:
                 continue
             try:
                 specs.append(inventory.spec_of(self._files, name, described))
-            except (DeltaError, OSError) as error:
-                what = f"the table cannot be opened: {one_line(error)}"
+            except StoreError as error:
+                what = f"the table cannot be opened: {one_line(error).removesuffix(SEE_VERIFY)}"
                 result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
         return specs
 
