@@ -176,10 +176,10 @@ class TableCheck:
                 read_keys(self._files, self.spec, name)
                 check_shard(self._files, self.spec, name)
             except StoreError as error:
-                what = (
-                    f"a shard that was never registered, and cannot be: {str(error).removeprefix(f'{table}/{name} ')}"
-                )
-                todo = "`--repair` deletes it, and the next refresh makes its rows anew"
+                problem = str(error).removeprefix(f"{table}/{name} ")
+                what = f"a shard that was never registered, and cannot be: {problem}"
+                rows = ", and the next refresh makes its rows anew" if self._anew else "; the table never had its rows"
+                todo = f"`--repair` deletes it{rows}"
                 self._add("orphan", f"{table}/{name}", what, todo, partial(self._repair.drop_orphan, name))
 
     def _history_quietly(self) -> History | None:

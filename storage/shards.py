@@ -158,7 +158,9 @@ def select(
 
 
 def read_keys(files: Files, spec: TableSpec, name: str) -> pa.Table:
-    """``id`` and ``input_hash`` of every row of a file, in its order, after checking its footer, schema and keys.
+    """``id`` of every row of a file, and its ``input_hash`` where the table has one, in the file's order.
+
+    Its footer, columns and keys are checked first.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
@@ -168,9 +170,10 @@ def read_keys(files: Files, spec: TableSpec, name: str) -> pa.Table:
         found = file.schema_arrow.remove_metadata()
         if not found.equals(spec.schema):
             raise StoreError(f"{origin} cannot be registered: {_schema_problem(found, spec.schema)}")
-        keys = file.read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
+        hashes = (INPUT_HASH,) if spec.hashed else ()
+        keys = file.read(list(dict.fromkeys((*spec.key, *hashes))))
     check_keys(keys, spec, origin)
-    return pa.table({"id": identity(keys, spec.key), INPUT_HASH: keys[INPUT_HASH]})
+    return pa.table({"id": identity(keys, spec.key), **{name: keys[name] for name in hashes}})
 
 
 def check_shard(files: Files, spec: TableSpec, name: str) -> None:
