@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow.fs as pafs
@@ -24,6 +24,15 @@ LOCKS = "_locks"
 DRAFT_SUFFIX = ".tmp"
 """Of small files that are being written; one that is old was left by a process that died."""
 _LOCK_POLL_S = 0.005
+
+
+class Stat(NamedTuple):
+    """What the disk or the object store says of a file without opening it."""
+
+    size: int
+    """Bytes."""
+    modified_ns: int
+    """Nanoseconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,10 @@ class Files(Protocol):
         ...
 
     def is_file(self, name: str) -> bool: ...
+
+    def stat(self, name: str) -> Stat | None:
+        """Size and time in one look, which over a network is one request; ``None`` where there is no such file."""
+        ...
 
     def size(self, name: str) -> int | None:
         """Bytes; ``None`` where there is no such file."""
@@ -166,17 +179,20 @@ class LocalFiles:
     def is_file(self, name: str) -> bool:
         return os.path.isfile(self.path(name))
 
-    def size(self, name: str) -> int | None:
+    def stat(self, name: str) -> Stat | None:
         try:
-            return os.stat(self.path(name)).st_size
+            found = os.stat(self.path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return Stat(found.st_size, found.st_mtime_ns)
+
+    def size(self, name: str) -> int | None:
+        found = self.stat(name)
+        return None if found is None else found.size
 
     def modified_ns(self, name: str) -> int | None:
-        try:
-            return os.stat(self.path(name)).st_mtime_ns
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        found = self.stat(name)
+        return None if found is None else found.modified_ns
 
     def entries(self, folder: str) -> list[str]:
         try:

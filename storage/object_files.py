@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 from storage import leases
 from storage.conditional import put_if
 from storage.errors import StoreError, one_line
-from storage.files import LOCKS, Draft, local_drafts
+from storage.files import LOCKS, Draft, Stat, local_drafts
 
 RETRIES: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 """A network that drops for a minute is waited for."""
@@ -85,15 +85,24 @@ class ObjectFiles:
     def is_file(self, name: str) -> bool:
         return bool(name) and self.size(name) is not None
 
+    def stat(self, name: str) -> Stat | None:
+        """Size and time, by one request; ``None`` where there is no such object."""
+        try:
+            with self._one_line(name):
+                found = self._obstore.head(self._store, name)
+        except FileNotFoundError:
+            return None
+        return Stat(int(found["size"]), int(found["last_modified"].timestamp() * 1e9))
+
     def size(self, name: str) -> int | None:
         """Bytes; ``None`` where there is no such object."""
-        found = self._head(name)
-        return None if found is None else int(found["size"])
+        found = self.stat(name)
+        return None if found is None else found.size
 
     def modified_ns(self, name: str) -> int | None:
         """Nanoseconds since 1970; ``None`` where there is no such object."""
-        found = self._head(name)
-        return None if found is None else int(found["last_modified"].timestamp() * 1e9)
+        found = self.stat(name)
+        return None if found is None else found.modified_ns
 
     def entries(self, folder: str) -> list[str]:
         """Names directly in ``folder``, sorted."""
@@ -171,13 +180,6 @@ class ObjectFiles:
             lease.release()
             if once:
                 self.remove(key)
-
-    def _head(self, name: str) -> Any:
-        try:
-            with self._one_line(name):
-                return self._obstore.head(self._store, name)
-        except FileNotFoundError:
-            return None
 
     @contextlib.contextmanager
     def _one_line(self, name: str) -> Iterator[None]:

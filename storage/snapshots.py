@@ -152,11 +152,11 @@ class Snapshot:
                 self._check(f"{table}/{file.name}", file, trust_unmodified=True)
 
     def _check(self, path: str, file: PinnedFile, *, trust_unmodified: bool) -> None:
-        size = self._files.size(path)
-        if size is None:
+        found = self._files.stat(path)
+        if found is None:
             raise StoreError(f"snapshot {self.id} cannot be read: {path} is gone; restore it, or take a new snapshot")
-        unmodified = trust_unmodified and self._files.modified_ns(path) == file.modified_ns
-        if size != file.size or not (unmodified or self._files.sha256(path) == file.sha256):
+        unmodified = trust_unmodified and found.modified_ns == file.modified_ns
+        if found.size != file.size or not (unmodified or self._files.sha256(path) == file.sha256):
             raise StoreError(
                 f"snapshot {self.id} cannot be read: {path} is not the file it was; restore it, or take a new snapshot"
             )

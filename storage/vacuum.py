@@ -124,9 +124,9 @@ class Vacuum:
 
     def _old(self, paths: Iterable[str], why: str, before_ns: int) -> Iterator[Unneeded]:
         for path in paths:
-            modified, size = self._files.modified_ns(path), self._files.size(path)
-            if modified is not None and size is not None and modified < before_ns:
-                yield Unneeded(path, size, why)
+            found = self._files.stat(path)
+            if found is not None and found.modified_ns < before_ns:
+                yield Unneeded(path, found.size, why)
 
 
 def _run_of(draft: str) -> str:
