@@ -3,13 +3,12 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
@@ -100,7 +99,7 @@ class SnapshotCatalog:
             table: PinnedTable(
                 delta.version(),
                 delta.schema().to_json(),
-                tuple(PinnedFile(name, size, 0, "") for name, size in _live_files(delta)),
+                tuple(PinnedFile(name, size, 0, "") for name, size in log.live_files(delta)),
             )
             for table, delta in seen.items()
         }
@@ -145,7 +144,7 @@ class SnapshotCatalog:
         tables: dict[str, PinnedTable] = {}
         for table, delta in seen.items():
             files = []
-            for name, size in _live_files(delta):
+            for name, size in log.live_files(delta):
                 modified = self._files.modified_ns(f"{table}/{name}")
                 if modified is None:
                     raise StoreError(
@@ -224,12 +223,6 @@ class SnapshotCatalog:
             return Record(**{**tree, "names": tuple(tree["names"]), "tables": tables})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self._files.path(f'{FOLDER}/{name}')} cannot be read; restore or remove it") from error
-
-
-def _live_files(delta: DeltaTable) -> Iterable[tuple[str, int]]:
-    """(name, bytes), sorted by name."""
-    live = pa.table(delta.get_add_actions(flatten=True)).select(["path", "size_bytes"]).sort_by("path")
-    return zip(*live.to_pydict().values(), strict=True)
 
 
 def _content_id(tables: dict[str, PinnedTable]) -> str:

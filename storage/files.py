@@ -37,7 +37,7 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class Draft:
-    """A file on local disk that is not yet part of the store."""
+    """A file on local disk that is not yet part of the store, or an empty folder for such files."""
 
     name: str
     size: int
@@ -116,7 +116,7 @@ class Files(Protocol):
         ...
 
     def drafts(self, folder: str) -> list[Draft]:
-        """Everything below a folder of drafts."""
+        """Everything below a folder of drafts: files, and folders that hold nothing."""
         ...
 
     def sha256(self, name: str) -> str: ...
@@ -276,14 +276,16 @@ class LocalFiles:
 
 
 def local_drafts(root: str, folder: str) -> list[Draft]:
-    """Every file below ``folder``, named relative to ``root``, sorted."""
+    """Every file and every empty folder below ``folder``, named relative to ``root``, sorted."""
     found: list[Draft] = []
-    for top, _, names in os.walk(os.path.join(root, folder)):
-        for name in names:
-            path = os.path.join(top, name)
+    base = os.path.join(root, folder)
+    for top, folders, names in os.walk(base):
+        empty = not (folders or names or top == base)
+        for path in [top] if empty else [os.path.join(top, name) for name in names]:
             with contextlib.suppress(FileNotFoundError):
                 stat = os.stat(path)
-                found.append(Draft(os.path.relpath(path, root).replace(os.sep, "/"), stat.st_size, stat.st_mtime_ns))
+                size = 0 if empty else stat.st_size
+                found.append(Draft(os.path.relpath(path, root).replace(os.sep, "/"), size, stat.st_mtime_ns))
     return sorted(found, key=lambda draft: draft.name)
 
 

@@ -57,6 +57,12 @@ def checkpoints(files: Files, name: str) -> list[str]:
     return [f"{LOG}/{entry}" for entry in files.entries(f"{name}/{LOG}") if ".checkpoint." in entry]
 
 
+def begun(files: Files, name: str) -> bool:
+    """Whether the table has had a commit: anything of its log is there, if not its first entry."""
+    entries = files.entries(f"{name}/{LOG}")
+    return any(_version_of(entry) is not None or ".checkpoint." in entry for entry in entries)
+
+
 def _checkpoint_name(version: int) -> str:
     return f"{LOG}/{version:020}.checkpoint.parquet"
 
@@ -86,7 +92,7 @@ class History:
     files: dict[str, Named] = field(default_factory=dict)
     """Every file that any version has named."""
     missing: list[int] = field(default_factory=list)
-    """Versions whose entry is gone."""
+    """Versions whose entry is gone or empty."""
 
     @property
     def live(self) -> dict[str, Named]:
@@ -104,17 +110,24 @@ def history(files: Files, name: str, known: History | None = None) -> History:
     """
     found = known or History()
     for entry in files.entries(f"{name}/{LOG}"):
-        if not (entry.endswith(".json") and entry[:-5].isdigit()) or int(entry[:-5]) <= found.version:
+        version = _version_of(entry)
+        if version is None or version <= found.version:
             continue
-        found.missing += range(found.version + 1, int(entry[:-5]))
-        found.version = int(entry[:-5])
         try:
             actions = [json.loads(line) for line in files.read(f"{name}/{LOG}/{entry}").splitlines()]
             for action in actions:
                 _follow(found.files, action)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{name}/{LOG}/{entry} cannot be read; restore it from a backup") from error
+        # Every commit says something: an entry without a word was cut off with the power.
+        found.missing += range(found.version + 1, version if actions else version + 1)
+        found.version = version
     return found
+
+
+def _version_of(entry: str) -> int | None:
+    """``None`` for what else stands among the entries of a log."""
+    return int(entry[:-5]) if entry.endswith(".json") and entry[:-5].isdigit() else None
 
 
 def _follow(named: dict[str, Named], action: dict[str, Any]) -> None:
@@ -124,8 +137,3 @@ def _follow(named: dict[str, Named], action: dict[str, Any]) -> None:
         named[remove["path"]] = replace(earlier, removed_ms=remove.get("deletionTimestamp") or 0)
     elif add := action.get("add"):
         named[add["path"]] = Named(add["size"], json.loads(add.get("stats") or "{}"))
-
-
-def ever_added(files: Files, name: str) -> set[str]:
-    """Every file that any version of the log has named."""
-    return set(history(files, name).files)

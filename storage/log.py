@@ -81,6 +81,12 @@ def open_table(files: Files, name: str) -> DeltaTable:
         raise StoreError(f"cannot read the log of the table {name}: {one_line(error)}{SEE_VERIFY}") from error
 
 
+def live_files(table: DeltaTable) -> list[tuple[str, int]]:
+    """(name, bytes) of the files of a version, sorted by name."""
+    live = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).sort_by("path")
+    return list(zip(*live.to_pydict().values(), strict=True))
+
+
 def load(files: Files, spec: TableSpec) -> Version:
     """The newest version. A table that was made before some columns were thought of is read with nulls in them.
 

@@ -14,6 +14,7 @@ from storage.errors import StoreError
 from storage.files import Files, open_files
 from storage.findings import Verification
 from storage.inventory import feature_folders
+from storage.leftovers import run_lock
 from storage.maintenance import RETENTION_DAYS, MaintenanceReport, maintain
 from storage.migrations import FORMAT_FILE, FORMAT_VERSION, StoreFormat
 from storage.schema import TableSpec, check_name
@@ -95,8 +96,7 @@ class Store:
         Raises:
             StoreError: another process holds it for longer than ``timeout_s`` seconds.
         """
-        taken = f"another {name} is running on {self.uri}; wait until it has ended"
-        return self._files.lock(f"run {name}", timeout_s, taken, once=once)
+        return run_lock(self._files, name, timeout_s=timeout_s, once=once)
 
     def maintain(
         self, *, target_bytes: int = TARGET_BYTES, retention_days: float = RETENTION_DAYS, dry_run: bool = False
@@ -109,7 +109,7 @@ class Store:
             dry_run: only look.
 
         Raises:
-            StoreError: another maintenance is running, or a snapshot or a log cannot be read.
+            StoreError: another maintenance is running, or a snapshot cannot be read.
         """
         if retention_days < 0 or target_bytes <= 0:
             raise StoreError("the retention cannot be negative, and the target size must be larger than 0")

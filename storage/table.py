@@ -13,10 +13,11 @@ from pyarrow.compute import Expression
 
 from storage import log, receipts
 from storage.arrow import pc, readable
+from storage.bystanders import bystanders
 from storage.commits import STAGING, Committer, Guard
 from storage.errors import StoreError
 from storage.files import Files
-from storage.history import ever_added
+from storage.history import history
 from storage.keys import identity
 from storage.plans import LiveKeys, MergePlan, MergeResult, RegisterPlan, RegisterResult, matching
 from storage.schema import INPUT_HASH, TableSpec, check_name, check_rows, conform
@@ -150,10 +151,15 @@ class KeyedTable:
 
         Taken under the commit guard, so that a commit in the making is not among them.
         """
+        present = {name for name in self._files.entries(self.spec.name) if name.endswith(".parquet")}
+        if present <= set(log.load(self._files, self.spec).names):
+            return []
+        # Nearly all of the log is read before commits have to wait.
+        past = history(self._files, self.spec.name)
         with self._guard():
-            present = {name for name in self._files.entries(self.spec.name) if name.endswith(".parquet")}
-            strangers = present - set(log.load(self._files, self.spec).names)
-            return sorted(strangers - ever_added(self._files, self.spec.name)) if strangers else []
+            past = history(self._files, self.spec.name, past)
+            live = log.load(self._files, self.spec).names
+            return bystanders(self._files, self.spec.name, past, live).orphans
 
     def _dataset(self) -> ds.Dataset:
         return log.dataset(self._files, self.spec, log.load(self._files, self.spec))

@@ -12,7 +12,7 @@ from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.file_checks import TableCheck
 from storage.files import Files
 from storage.findings import Finding, Verification
-from storage.history import history
+from storage.history import begun
 from storage.key_checks import check_keys
 from storage.schema import CLIPS, FEATURE_SETS, TableSpec
 
@@ -82,7 +82,7 @@ class Verifier:
         specs: list[TableSpec] = []
         for name in inventory.table_folders(self._files):
             if not log.exists(self._files, name):
-                if history(self._files, name).version >= 0:
+                if begun(self._files, name):
                     what = "the first entry of the log is gone, and with it the table"
                     result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
                 continue
