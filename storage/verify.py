@@ -116,6 +116,8 @@ class Verifier:
                 todo = "restore it from a backup, or remove it: the snapshot is lost then"
                 result.findings.append(Finding("snapshot record", f"{FOLDER}/{name}", what, todo))
                 continue
+            if record is None:
+                continue
             result.snapshots += 1
             for table, pinned in record.tables.items():
                 for file in pinned.files:
