@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from storage.errors import StoreError
+from storage.errors import SEE_VERIFY, AccessError, one_line
 
 pc: Any = pyarrow.compute
 """The compute functions are made when pyarrow is imported: a type checker cannot know them."""
@@ -18,10 +18,9 @@ def readable(table: str) -> Iterator[None]:
     """The body reads rows of a table.
 
     Raises:
-        StoreError: a file of it is gone or damaged, or cannot be reached.
+        AccessError: a file of it is gone or damaged, or cannot be reached.
     """
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise StoreError(f"the table {table} cannot be read: {reason}; `miar verify` finds what is damaged") from error
+        raise AccessError(f"the table {table} cannot be read: {one_line(error)}{SEE_VERIFY}") from error

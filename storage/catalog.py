@@ -1,19 +1,20 @@
 """The catalog of snapshots: taking, naming, listing and opening them."""
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from storage import log
+from storage.arrow import readable
 from storage.errors import StoreError
 from storage.files import Files
 from storage.schema import CLIPS, FEATURE_SETS, LABELS
@@ -79,9 +80,9 @@ class SnapshotCatalog:
                 self._files.remove(f"{FOLDER}/{record.id}.json")
         return remaining.info
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self, timeout_s: float = _LOCK_TIMEOUT_S) -> AbstractContextManager[None]:
         """Held while a snapshot is taken or removed, and while maintenance deletes what none of them pins."""
-        return self._files.lock("snapshots", _LOCK_TIMEOUT_S, "snapshots are being taken or cleaned up; try again")
+        return self._files.lock("snapshots", timeout_s, "snapshots are being taken or cleaned up; try again")
 
     def pinned(self) -> dict[str, set[str]]:
         """Table -> names of the files that some snapshot reads."""
@@ -99,7 +100,7 @@ class SnapshotCatalog:
             table: PinnedTable(
                 delta.version(),
                 delta.schema().to_json(),
-                tuple(PinnedFile(name, size, 0, "") for name, size in _live_files(delta)),
+                tuple(PinnedFile(name, size, 0, "") for name, size in log.live_files(delta)),
             )
             for table, delta in seen.items()
         }
@@ -118,9 +119,22 @@ class SnapshotCatalog:
         records = self.records()
         if not records:
             raise StoreError(f"{self._files.root} has no snapshot yet; take one first")
-        snapshot = Snapshot(self._files, self._find(id_or_name, records))
-        snapshot.check()
-        return snapshot
+        record = self._find(id_or_name, records)
+        tables = Snapshot(self._files, record).check()
+        if tables != record.tables:
+            self._keep_times(record.id, tables)
+        return Snapshot(self._files, record)
+
+    def _keep_times(self, identity: str, seen: dict[str, PinnedTable]) -> None:
+        """Note when files were modified that were found to be the same, as all are that were copied with their store.
+
+        Otherwise they would be read from end to end whenever the snapshot is opened. A store that cannot be written, or
+        whose snapshots are just being taken, has to do without.
+        """
+        with contextlib.suppress(StoreError), self.lock(timeout_s=0):
+            record = self.load(f"{identity}.json")
+            if record is not None:
+                self._write(replace(record, tables=_with_times_of(record.tables, seen)))
 
     def _find(self, id_or_name: str | None, records: Sequence[Record]) -> Record:
         found = [record for record in records if id_or_name in (None, record.id, *record.names)]
@@ -131,7 +145,7 @@ class SnapshotCatalog:
 
     def _versions(self) -> dict[str, DeltaTable]:
         fixed = [spec.name for spec in (CLIPS, LABELS, FEATURE_SETS) if log.exists(self._files, spec.name)]
-        return {name: DeltaTable(self._files.url(name)) for name in [*fixed, *self._feature_tables()]}
+        return {name: log.open_table(self._files, name) for name in [*fixed, *self._feature_tables()]}
 
     def _pin(self, seen: dict[str, DeltaTable], records: Sequence[Record]) -> dict[str, PinnedTable]:
         """Checksums of all files; those that an earlier snapshot knows are not computed again."""
@@ -144,7 +158,7 @@ class SnapshotCatalog:
         tables: dict[str, PinnedTable] = {}
         for table, delta in seen.items():
             files = []
-            for name, size in _live_files(delta):
+            for name, size in log.live_files(delta):
                 modified = self._files.modified_ns(f"{table}/{name}")
                 if modified is None:
                     raise StoreError(
@@ -163,7 +177,9 @@ class SnapshotCatalog:
         if owner is not None and owner.id != identity:
             raise StoreError(f"the name {name} belongs to snapshot {owner.id} of other content; choose another name")
         known = next((record for record in records if record.id == identity), None)
-        if known is not None and known is records[-1] and (name is None or name in known.names):
+        tables = tables if known is None else _with_times_of(known.tables, tables)
+        named = known is not None and (name is None or name in known.names)
+        if known is not None and known is records[-1] and named and tables == known.tables:
             return known
         names = known.names if known is not None else ()
         record = Record(
@@ -172,7 +188,7 @@ class SnapshotCatalog:
             names=names if name is None or name in names else (*names, name),
             created_at=known.created_at if known is not None else datetime.now(UTC).isoformat(),
             feature_sets=known.feature_sets if known is not None else self._descriptors(tables),
-            tables=known.tables if known is not None else tables,
+            tables=tables,
         )
         self._write(record)
         return record
@@ -185,7 +201,8 @@ class SnapshotCatalog:
             return []
         names = [file.name for file in tables[FEATURE_SETS.name].files]
         folder = self._files.filesystem(FEATURE_SETS.name)
-        rows = ds.dataset(names, FEATURE_SETS.schema, format="parquet", filesystem=folder).to_table()
+        with readable(FEATURE_SETS.name):
+            rows = ds.dataset(names, FEATURE_SETS.schema, format="parquet", filesystem=folder).to_table()
         return [
             {**row, "created_at": row["created_at"] and row["created_at"].isoformat()}
             for row in rows.sort_by([(column, "ascending") for column in FEATURE_SETS.key]).to_pylist()
@@ -197,14 +214,15 @@ class SnapshotCatalog:
         Raises:
             StoreError: naming one that cannot be read.
         """
-        return sorted((self.load(name) for name in self.record_files()), key=lambda record: record.number)
+        found = (self.load(name) for name in self.record_files())
+        return sorted((record for record in found if record is not None), key=lambda record: record.number)
 
     def record_files(self) -> Sequence[str]:
         """Names within ``_snapshots/``."""
         return [name for name in self._files.entries(FOLDER) if name.endswith(".json")]
 
-    def load(self, name: str) -> Record:
-        """The record in one of :meth:`record_files`.
+    def load(self, name: str) -> Record | None:
+        """The record in one of :meth:`record_files`; ``None``: it was removed after they were listed.
 
         Raises:
             StoreError: it cannot be read.
@@ -220,14 +238,24 @@ class SnapshotCatalog:
                 for table, pinned in tree["tables"].items()
             }
             return Record(**{**tree, "names": tuple(tree["names"]), "tables": tables})
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self._files.path(f'{FOLDER}/{name}')} cannot be read; restore or remove it") from error
 
 
-def _live_files(delta: DeltaTable) -> Iterable[tuple[str, int]]:
-    """(name, bytes), sorted by name."""
-    live = pa.table(delta.get_add_actions(flatten=True)).select(["path", "size_bytes"]).sort_by("path")
-    return zip(*live.to_pydict().values(), strict=True)
+def _with_times_of(tables: dict[str, PinnedTable], seen: dict[str, PinnedTable]) -> dict[str, PinnedTable]:
+    """``tables``, with the modification times that the same files have in ``seen``."""
+    times = {
+        (table, file.name, file.size, file.sha256): file for table, pinned in seen.items() for file in pinned.files
+    }
+    return {
+        table: replace(
+            pinned,
+            files=tuple(times.get((table, file.name, file.size, file.sha256), file) for file in pinned.files),
+        )
+        for table, pinned in tables.items()
+    }
 
 
 def _content_id(tables: dict[str, PinnedTable]) -> str:

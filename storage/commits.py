@@ -17,7 +17,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from storage import log
-from storage.errors import CommitConflictError, StoreError
+from storage.errors import AccessError, CommitConflictError, StoreError
 from storage.files import Files
 from storage.history import checkpoint_if_due
 from storage.schema import TableSpec
@@ -27,8 +27,8 @@ STAGING = "_staging"
 MAX_ATTEMPTS = 30
 _FIRST_WAIT_S = 0.01
 _LONGEST_WAIT_S = 1.0
-MAX_UNWRITTEN = 10
-"""Times that the log of a table on an object store could not be written."""
+MAX_FAILURES = 10
+"""Times that a network may keep one commit from being made."""
 _LONGEST_NETWORK_WAIT_S = 8.0
 
 Guard = Callable[[], AbstractContextManager[None]]
@@ -97,15 +97,15 @@ class Committer:
         return self._until_it_is_done(attempt)
 
     def _until_it_is_done(self, attempt: Callable[[], Result]) -> Result:
-        unwritten = 0
+        failures = 0
         for number in range(MAX_ATTEMPTS):
             try:
                 return attempt()
             except log.ConflictError:
                 longest = _LONGEST_WAIT_S
-            except log.UnwrittenError:
-                unwritten += 1
-                if not self._files.remote or unwritten == MAX_UNWRITTEN:
+            except AccessError:
+                failures += 1
+                if not self._files.remote or failures == MAX_FAILURES:
                     raise
                 longest = _LONGEST_NETWORK_WAIT_S
             time.sleep(random.uniform(0.1, 1.0) * min(longest, _FIRST_WAIT_S * 2**number))

@@ -63,7 +63,7 @@ def compact(files: Files, spec: TableSpec, guard: Guard, target_bytes: int) -> i
 
     Raises:
         CommitConflictError: others came between every time.
-        ArrowException, OSError: a live file cannot be read.
+        StoreError: a live file cannot be read.
     """
     committer = Committer(files, spec, guard)
     merged = 0

@@ -3,23 +3,24 @@
 Memory holds a batch of rows at a time, and the list of the table's files.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
 
 from storage import log, receipts
 from storage.arrow import pc
+from storage.bystanders import bystanders
 from storage.commits import Guard
-from storage.errors import StoreError
+from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.files import Files
 from storage.findings import Finding
 from storage.history import CHECKPOINT_EVERY, History, Named, checkpoint_version, checkpoints, history
 from storage.repair import Repair, row_rules
 from storage.schema import INPUT_HASH, TableSpec
-from storage.shards import check_shard, open_shard, read_batches, read_keys
+from storage.shards import check_shard, file_batches, open_shard, read_keys
 
 _RESTORE = "restore it from a backup"
 _EXTRACT = "`--repair` takes it out of the table, and the next refresh makes its rows anew"
@@ -38,6 +39,8 @@ class TableCheck:
         self._guard = guard
         self._repair = Repair(files, spec, guard)
         self._anew = spec.name.startswith("features/")
+        self._past: History | None = None
+        """The log from its first entry on; ``None`` while it is not known to be whole."""
 
     def run(self) -> None:
         """Read everything."""
@@ -47,17 +50,22 @@ class TableCheck:
     def _live(self) -> dict[str, Named]:
         """The table's files as the log names them, after checking that its parts agree."""
         table = self.spec.name
+        past = self._history()
         with self._guard():
-            past = self._history()
+            past = past and self._history(past)
             try:
                 version = log.load(self._files, self.spec)
-            except (StoreError, DeltaError, OSError) as error:
-                self._blame_log(past, " ".join(str(error).split()))
+            except StoreError as error:
+                self._blame_log(past, one_line(error).removesuffix(SEE_VERIFY))
                 return past.live if past else {}
-        if past is None:
-            rows = zip(version.names, version.live["size_bytes"].to_pylist(), strict=True)
-            return {name: Named(size) for name, size in rows}
         seen = dict(zip(version.names, version.live["size_bytes"].to_pylist(), strict=True))
+        if past is not None and version.next_number > past.version + 1:
+            # A checkpoint is made from the log: it is not the checkpoint that is wrong.
+            self._name_lost(range(past.version + 1, version.next_number))
+            past = None
+        self._past = past
+        if past is None:
+            return {name: Named(size) for name, size in seen.items()}
         if past.version != version.number or seen != {name: named.size for name, named in past.live.items()}:
             self._add(
                 "checkpoint",
@@ -77,17 +85,21 @@ class TableCheck:
             )
         return past.live
 
-    def _history(self) -> History | None:
+    def _history(self, known: History | None = None) -> History | None:
         """``None`` where the log is not whole, so that it cannot be the judge of the checkpoint."""
         table = self.spec.name
         try:
-            past = history(self._files, table)
+            past = history(self._files, table, known)
         except StoreError as error:
             self._add("log", f"{table}/_delta_log", str(error).removesuffix(f"; {_RESTORE}"), _RESTORE)
             return None
-        for number in past.missing:
-            self._add("log", f"{table}/_delta_log/{number:020}.json", "the entry is gone", _RESTORE)
+        self._name_lost(past.missing)
         return None if past.missing else past
+
+    def _name_lost(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            where = f"{self.spec.name}/_delta_log/{number:020}.json"
+            self._add("log", where, "the entry is gone or empty", _RESTORE)
 
     def _blame_log(self, past: History | None, reason: str) -> None:
         whole = past is not None and checkpoints(self._files, self.spec.name)
@@ -113,11 +125,11 @@ class TableCheck:
                 self._unusable("columns", name, problem)
                 return
             facts = _Facts(self.spec)
-            for batch in read_batches(self._files, self.spec, name):
+            for batch in file_batches(self._files, self.spec, name):
                 facts.take(pa.Table.from_batches([batch]))
         except (pa.ArrowException, OSError) as error:
             changed = "" if size == named.size else f" of {size} bytes, not {named.size},"
-            self._unusable("file unreadable", name, f"the file{changed} cannot be read: {' '.join(str(error).split())}")
+            self._unusable("file unreadable", name, f"the file{changed} cannot be read: {one_line(error)}")
             return
         self.readable.append(name)
         self.rows += facts.rows
@@ -166,29 +178,24 @@ class TableCheck:
             self._add(kind, path, what, f"{_RESTORE}, or delete it and repair the store: its rows are lost then")
 
     def check_orphans(self) -> None:
-        """Shards that wait to be adopted: one that cannot be would stop every refresh."""
+        """Shards that wait to be adopted: one that cannot be is of no use to anybody."""
+        if self._past is None:
+            return
         table = self.spec.name
         with self._guard():
-            present = {name for name in self._files.entries(table) if name.endswith(".parquet")}
-            past = self._history_quietly()
-            orphans = sorted(present - set(past.files) - receipts.in_hand(self._files, table)) if past else []
-        for name in orphans:
+            past = self._history(self._past)
+            found = bystanders(self._files, table, past, past.live).orphans if past else []
+            in_hand = receipts.in_hand(self._files, table)
+        for name in (name for name in found if name not in in_hand):
             try:
                 read_keys(self._files, self.spec, name)
                 check_shard(self._files, self.spec, name)
             except StoreError as error:
-                what = (
-                    f"a shard that was never registered, and cannot be: {str(error).removeprefix(f'{table}/{name} ')}"
-                )
-                todo = "`--repair` deletes it, and the next refresh makes its rows anew"
+                problem = str(error).removeprefix(f"{table}/{name} ")
+                what = f"a shard that was never registered, and cannot be: {problem}"
+                rows = ", and the next refresh makes its rows anew" if self._anew else "; the table never had its rows"
+                todo = f"`--repair` deletes it{rows}"
                 self._add("orphan", f"{table}/{name}", what, todo, partial(self._repair.drop_orphan, name))
-
-    def _history_quietly(self) -> History | None:
-        try:
-            past = history(self._files, self.spec.name)
-        except StoreError:
-            return None
-        return None if past.missing else past
 
     def _add(self, kind: str, where: str, what: str, todo: str, mend: Any = None) -> None:
         self.findings.append(Finding(kind, where, what, todo, mend))

@@ -8,11 +8,11 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow.fs as pafs
@@ -25,10 +25,21 @@ DRAFT_SUFFIX = ".tmp"
 """Of small files that are being written; one that is old was left by a process that died."""
 _LOCK_POLL_S = 0.005
 
+Answer = TypeVar("Answer")
+
+
+class Stat(NamedTuple):
+    """What the disk or the object store says of a file without opening it."""
+
+    size: int
+    """Bytes."""
+    modified_ns: int
+    """Nanoseconds since 1970."""
+
 
 @dataclass(frozen=True)
 class Draft:
-    """A file on local disk that is not yet part of the store."""
+    """A file on local disk that is not yet part of the store, or an empty folder for such files."""
 
     name: str
     size: int
@@ -59,7 +70,15 @@ class Files(Protocol):
         """A path on local disk for what is not yet part of the store; its folder is made."""
         ...
 
+    def persistently(self, read: Callable[[], Answer]) -> Answer:
+        """What another library reads of the store, asked for again where a network loses it."""
+        ...
+
     def is_file(self, name: str) -> bool: ...
+
+    def stat(self, name: str) -> Stat | None:
+        """Size and time in one look, which over a network is one request; ``None`` where there is no such file."""
+        ...
 
     def size(self, name: str) -> int | None:
         """Bytes; ``None`` where there is no such file."""
@@ -107,7 +126,7 @@ class Files(Protocol):
         ...
 
     def drafts(self, folder: str) -> list[Draft]:
-        """Everything below a folder of drafts."""
+        """Everything below a folder of drafts: files, and folders that hold nothing."""
         ...
 
     def sha256(self, name: str) -> str: ...
@@ -167,20 +186,26 @@ class LocalFiles:
         self._make_parent(name)
         return self.path(name)
 
+    def persistently(self, read: Callable[[], Answer]) -> Answer:
+        return read()
+
     def is_file(self, name: str) -> bool:
         return os.path.isfile(self.path(name))
 
-    def size(self, name: str) -> int | None:
+    def stat(self, name: str) -> Stat | None:
         try:
-            return os.stat(self.path(name)).st_size
+            found = os.stat(self.path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return Stat(found.st_size, found.st_mtime_ns)
+
+    def size(self, name: str) -> int | None:
+        found = self.stat(name)
+        return None if found is None else found.size
 
     def modified_ns(self, name: str) -> int | None:
-        try:
-            return os.stat(self.path(name)).st_mtime_ns
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        found = self.stat(name)
+        return None if found is None else found.modified_ns
 
     def entries(self, folder: str) -> list[str]:
         try:
@@ -273,14 +298,16 @@ class LocalFiles:
 
 
 def local_drafts(root: str, folder: str) -> list[Draft]:
-    """Every file below ``folder``, named relative to ``root``, sorted."""
+    """Every file and every empty folder below ``folder``, named relative to ``root``, sorted."""
     found: list[Draft] = []
-    for top, _, names in os.walk(os.path.join(root, folder)):
-        for name in names:
-            path = os.path.join(top, name)
+    base = os.path.join(root, folder)
+    for top, folders, names in os.walk(base):
+        empty = not (folders or names or top == base)
+        for path in [top] if empty else [os.path.join(top, name) for name in names]:
             with contextlib.suppress(FileNotFoundError):
                 stat = os.stat(path)
-                found.append(Draft(os.path.relpath(path, root).replace(os.sep, "/"), stat.st_size, stat.st_mtime_ns))
+                size = 0 if empty else stat.st_size
+                found.append(Draft(os.path.relpath(path, root).replace(os.sep, "/"), size, stat.st_mtime_ns))
     return sorted(found, key=lambda draft: draft.name)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.files import Files
 
 LOG = "_delta_log"
@@ -27,13 +27,20 @@ def checkpoint_if_due(files: Files, name: str, committed: int) -> None:
     A checkpoint only makes reading faster: the commit stands whether or not it can be written.
     """
     if (committed + 1) % CHECKPOINT_EVERY == 0:
-        with contextlib.suppress(DeltaError, OSError):
+        with contextlib.suppress(StoreError):
             write_checkpoint(files, name)
 
 
 def write_checkpoint(files: Files, name: str) -> None:
-    """Gather the log of the newest version into one file."""
-    DeltaTable(files.url(name)).create_checkpoint()
+    """Gather the log of the newest version into one file.
+
+    Raises:
+        StoreError: the log cannot be read, or the file cannot be written.
+    """
+    try:
+        DeltaTable(files.url(name)).create_checkpoint()
+    except (DeltaError, OSError) as error:
+        raise StoreError(f"cannot write a checkpoint of the table {name}: {one_line(error)}") from error
 
 
 def checkpoint_version(files: Files, name: str) -> int | None:
@@ -48,6 +55,12 @@ def checkpoint_version(files: Files, name: str) -> int | None:
 def checkpoints(files: Files, name: str) -> list[str]:
     """Checkpoint files, oldest first, named within the table's folder."""
     return [f"{LOG}/{entry}" for entry in files.entries(f"{name}/{LOG}") if ".checkpoint." in entry]
+
+
+def begun(files: Files, name: str) -> bool:
+    """Whether the table has had a commit: anything of its log is there, if not its first entry."""
+    entries = files.entries(f"{name}/{LOG}")
+    return any(_version_of(entry) is not None or ".checkpoint." in entry for entry in entries)
 
 
 def _checkpoint_name(version: int) -> str:
@@ -79,7 +92,7 @@ class History:
     files: dict[str, Named] = field(default_factory=dict)
     """Every file that any version has named."""
     missing: list[int] = field(default_factory=list)
-    """Versions whose entry is gone."""
+    """Versions whose entry is gone or empty."""
 
     @property
     def live(self) -> dict[str, Named]:
@@ -97,17 +110,24 @@ def history(files: Files, name: str, known: History | None = None) -> History:
     """
     found = known or History()
     for entry in files.entries(f"{name}/{LOG}"):
-        if not (entry.endswith(".json") and entry[:-5].isdigit()) or int(entry[:-5]) <= found.version:
+        version = _version_of(entry)
+        if version is None or version <= found.version:
             continue
-        found.missing += range(found.version + 1, int(entry[:-5]))
-        found.version = int(entry[:-5])
         try:
             actions = [json.loads(line) for line in files.read(f"{name}/{LOG}/{entry}").splitlines()]
             for action in actions:
                 _follow(found.files, action)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{name}/{LOG}/{entry} cannot be read; restore it from a backup") from error
+        # Every commit says something: an entry without a word was cut off with the power.
+        found.missing += range(found.version + 1, version if actions else version + 1)
+        found.version = version
     return found
+
+
+def _version_of(entry: str) -> int | None:
+    """``None`` for what else stands among the entries of a log."""
+    return int(entry[:-5]) if entry.endswith(".json") and entry[:-5].isdigit() else None
 
 
 def _follow(named: dict[str, Named], action: dict[str, Any]) -> None:
@@ -117,8 +137,3 @@ def _follow(named: dict[str, Named], action: dict[str, Any]) -> None:
         named[remove["path"]] = replace(earlier, removed_ms=remove.get("deletionTimestamp") or 0)
     elif add := action.get("add"):
         named[add["path"]] = Named(add["size"], json.loads(add.get("stats") or "{}"))
-
-
-def ever_added(files: Files, name: str) -> set[str]:
-    """Every file that any version of the log has named."""
-    return set(history(files, name).files)

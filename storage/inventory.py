@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from storage import log
+from storage.arrow import readable
 from storage.files import Files
 from storage.schema import CLIPS, FAILURES, FEATURE_SETS, LABELS, RUNS, SCORES, TRANSCRIPTS, TableSpec, feature_table
 
@@ -29,8 +29,14 @@ def table_folders(files: Files) -> list[str]:
 
 
 def descriptors(files: Files) -> list[dict[str, Any]]:
-    """The rows of ``feature_sets``."""
-    return log.dataset(files, FEATURE_SETS, log.load(files, FEATURE_SETS)).to_table().to_pylist()
+    """The rows of ``feature_sets``.
+
+    Raises:
+        StoreError: the table cannot be read.
+    """
+    version = log.load(files, FEATURE_SETS)
+    with readable(FEATURE_SETS.name):
+        return log.dataset(files, FEATURE_SETS, version).to_table().to_pylist()
 
 
 def descriptor_spec(descriptor: Mapping[str, Any]) -> TableSpec:
@@ -53,7 +59,7 @@ def spec_of(files: Files, name: str, described: Sequence[Mapping[str, Any]]) -> 
     """What a table must look like; of a feature table that nobody described, what its log says.
 
     Raises:
-        DeltaError: the log of a feature table without a descriptor cannot be read.
+        StoreError: the log of a feature table without a descriptor cannot be read.
     """
     known = {spec.name: spec for spec in (*PLAIN_TABLES, *map(descriptor_spec, described))}
-    return known.get(name) or TableSpec(name, pa.schema(DeltaTable(files.url(name)).schema().to_arrow()), ("clip_id",))
+    return known.get(name) or TableSpec(name, pa.schema(log.open_table(files, name).schema().to_arrow()), ("clip_id",))

@@ -13,7 +13,7 @@ import time
 import uuid
 from typing import Any
 
-from storage.conditional import Version, put_if
+from storage.network import Version, put_if, until_answered
 
 LEASE_S = 30.0
 """How long a dead process keeps others waiting."""
@@ -64,7 +64,7 @@ class Lease:
             return
         with contextlib.suppress(BaseError, FileNotFoundError):
             if forget:
-                obstore.delete(self._store, self._key)
+                until_answered(lambda: obstore.delete(self._store, self._key))
             else:
                 self._put(self._version, lasts_s=0.0)
 
@@ -88,14 +88,18 @@ class Lease:
         """The version that stands there, its owner, and when it runs out (seconds since 1970)."""
         import obstore
 
-        try:
+        def read() -> tuple[Any, bytes]:
             found = obstore.get(self._store, self._key)
+            return found.meta, bytes(found.bytes())
+
+        try:
+            meta, text = until_answered(read)
         except FileNotFoundError:
             return None
-        content = json.loads(bytes(found.bytes()))
+        content = json.loads(text)
         # The object's own time and this machine's: clocks that differ by seconds shift the end by as much.
-        ends = found.meta["last_modified"].timestamp() + content["lasts_s"]
-        return Version(found.meta["e_tag"], found.meta["version"]), content["owner"], ends
+        ends = meta["last_modified"].timestamp() + content["lasts_s"]
+        return Version(meta["e_tag"], meta["version"]), content["owner"], ends
 
     def _renew(self) -> None:
         from obstore.exceptions import BaseError

@@ -22,7 +22,7 @@ from deltalake.transaction import (
     create_table_with_add_actions,
 )
 
-from storage.errors import StoreError
+from storage.errors import SEE_VERIFY, AccessError, StoreError, one_line
 from storage.files import Files
 from storage.history import LOG
 from storage.schema import INPUT_HASH, TableSpec
@@ -34,10 +34,6 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 
 class ConflictError(Exception):
     """The table has moved on since the plan was made; make a new plan."""
-
-
-class UnwrittenError(StoreError):
-    """The log could not be written, and is as it was: over a network the next try may get through."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,24 @@ def exists(files: Files, name: str) -> bool:
     return files.size(f"{name}/{LOG}/{0:020}.json") is not None
 
 
+def open_table(files: Files, name: str) -> DeltaTable:
+    """The newest version of a table that has had a commit, whatever its columns.
+
+    Raises:
+        AccessError: its log cannot be read.
+    """
+    try:
+        return files.persistently(lambda: DeltaTable(files.url(name)))
+    except (DeltaError, OSError) as error:
+        raise AccessError(f"cannot read the log of the table {name}: {one_line(error)}{SEE_VERIFY}") from error
+
+
+def live_files(table: DeltaTable) -> list[tuple[str, int]]:
+    """(name, bytes) of the files of a version, sorted by name."""
+    live = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).sort_by("path")
+    return list(zip(*live.to_pydict().values(), strict=True))
+
+
 def load(files: Files, spec: TableSpec) -> Version:
     """The newest version. A table that was made before some columns were thought of is read with nulls in them.
 
@@ -77,10 +91,7 @@ def load(files: Files, spec: TableSpec) -> Version:
     """
     if not exists(files, spec.name):
         return Version(None, pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())}))
-    try:
-        delta = DeltaTable(files.url(spec.name))
-    except (DeltaError, OSError) as error:
-        raise StoreError(f"cannot read the log of the table {spec.name}: {' '.join(str(error).split())}") from error
+    delta = open_table(files, spec.name)
     columns = pa.schema(delta.schema().to_arrow())
     if unknown := [name for name in columns.names if name not in spec.schema.names]:
         raise StoreError(
@@ -104,7 +115,7 @@ def add_columns(files: Files, spec: TableSpec, version: Version) -> None:
 
     Raises:
         ConflictError: another commit came first.
-        UnwrittenError: the log cannot be written.
+        AccessError: the log cannot be written.
     """
     assert version.delta is not None, "a table that is not there lacks nothing"
     added = [field for field in Schema.from_arrow(spec.schema).fields if field.name in version.lacking]
@@ -134,7 +145,7 @@ def commit(
 
     Raises:
         ConflictError: another commit came first; this one left no trace.
-        UnwrittenError: the log cannot be written.
+        AccessError: the log cannot be written.
     """
     now = time.time_ns() // 1_000_000
     sizes = dict(zip(version.names, version.live["size_bytes"].to_pylist(), strict=True))
@@ -175,8 +186,8 @@ def _one_version(files: Files, spec: TableSpec, version: Version) -> Iterator[No
     except (DeltaError, OSError) as error:
         if load(files, spec).number != version.number:
             raise ConflictError(str(error)) from error
-        reason = " ".join(str(error).split())
-        raise UnwrittenError(f"cannot write the log of the table {spec.name}: {reason}") from error
+        reason = one_line(error)
+        raise AccessError(f"cannot write the log of the table {spec.name}: {reason}") from error
 
 
 def _configuration(spec: TableSpec) -> dict[str, str | None]:

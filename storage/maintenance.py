@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-from deltalake.exceptions import DeltaError
-
 from storage import inventory, log
 from storage.catalog import SnapshotCatalog
 from storage.commits import Guard
 from storage.compaction import compact, groups
-from storage.errors import StoreError
+from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.files import Files
 from storage.history import checkpoint_version, write_checkpoint
+from storage.leftovers import Unneeded
 from storage.schema import TableSpec
-from storage.vacuum import Unneeded, Vacuum
+from storage.vacuum import Vacuum
 
 RETENTION_DAYS = 7.0
 
@@ -42,7 +40,7 @@ class MaintenanceReport:
     tables: list[TableCare] = field(default_factory=list)
     removed: list[Unneeded] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Tables that could not be cared for, and why; the others were."""
+    """Tables that could not be cared for, or not wholly, and why; the others were."""
 
     def summary(self) -> dict[str, Any]:
         """Counts, for people and scripts."""
@@ -67,18 +65,28 @@ def maintain(
     """Merge small files, write checkpoints, remove what nothing needs. May be killed anywhere and run again.
 
     Raises:
-        StoreError: a snapshot or a log cannot be read; nothing is removed then.
+        StoreError: a snapshot cannot be read; nothing is removed then.
     """
     report = MaintenanceReport(dry_run)
+
+    def note(what: str, reason: str) -> None:
+        report.problems.append(f"{what}: {reason.removesuffix(SEE_VERIFY)}; `miar verify {files.root}` says more")
+
+    described: list[dict[str, Any]] = []
+    try:
+        described = inventory.descriptors(files)
+    except StoreError as error:
+        note("feature tables were cared for without their descriptors", one_line(error))
     for name in inventory.committed_tables(files):
         try:
-            spec = inventory.spec_of(files, name, inventory.descriptors(files))
+            spec = inventory.spec_of(files, name, described)
             report.tables.append(_care(files, guard, spec, target_bytes, dry_run))
-        except (StoreError, DeltaError, pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            report.problems.append(f"{name} was left as it is: {reason}; `miar verify {files.root}` says more")
+        except (StoreError, OSError) as error:
+            note(f"{name} was left as it is", one_line(error))
     vacuum = Vacuum(files, guard, catalog, retention_s=retention_s)
     report.removed = vacuum.find() if dry_run else vacuum.remove()
+    for name, reason in vacuum.problems.items():
+        note(f"nothing more was removed from {name}", reason)
     return report
 
 

@@ -29,7 +29,6 @@ class StoreFormat:
     version: int
     id: str | None
     """Stays with the store wherever it is moved; ``None`` before format 2."""
-    created_at: datetime | None
 
 
 def start(files: Files) -> None:
@@ -45,8 +44,7 @@ def read_format(files: Files) -> StoreFormat:
         StoreError: the format file cannot be read, or a newer version wrote it.
     """
     tree = _read(files)
-    created = tree.get("created_at")
-    return StoreFormat(tree["version"], tree.get("id"), created and datetime.fromisoformat(created))
+    return StoreFormat(tree["version"], tree.get("id"))
 
 
 def bring_forward(files: Files) -> StoreFormat:
@@ -66,8 +64,6 @@ def _read(files: Files) -> dict[str, Any]:
     try:
         tree = json.loads(files.read(FORMAT_FILE))
         tree["version"] = int(tree["version"])
-        if "created_at" in tree:
-            datetime.fromisoformat(tree["created_at"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{files.path(FORMAT_FILE)} cannot be read; restore it from a backup") from error
     if not 1 <= tree["version"] <= FORMAT_VERSION:

@@ -10,20 +10,21 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+from deltalake.exceptions import DeltaError
 
 from storage import leases
-from storage.conditional import put_if
-from storage.errors import StoreError
-from storage.files import Draft, local_drafts
+from storage.errors import AccessError, StoreError, one_line
+from storage.files import LOCKS, Draft, Stat, local_drafts
+from storage.network import Answer, put_if, until_answered
 
-LOCKS = "_locks"
 RETRIES: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 """A network that drops for a minute is waited for."""
 REQUEST_TIMEOUT = timedelta(minutes=5)
@@ -52,7 +53,7 @@ class ObjectFiles:
             open_url: Any = from_url  # Its overloads know of no retries for a kind of URL that is not known yet.
             self._store = open_url(self.root, retry_config=RETRIES, client_options=_client_options())
         except (BaseError, ValueError) as error:
-            raise StoreError(f"{url} cannot be opened as an object store: {_first_line(error)}") from error
+            raise StoreError(f"{url} cannot be opened as an object store: {one_line(error)}") from error
         parts = urlsplit(self.root)
         self._scheme = parts.scheme
         self._prefix = f"{parts.netloc}{parts.path}"
@@ -86,18 +87,30 @@ class ObjectFiles:
             raise StoreError(f"cannot write {path}: {error.strerror or error}; set {SCRATCH_VARIABLE}") from error
         return path
 
+    def persistently(self, read: Callable[[], Answer]) -> Answer:
+        return until_answered(read, (DeltaError, pa.ArrowException, OSError))
+
     def is_file(self, name: str) -> bool:
         return bool(name) and self.size(name) is not None
 
+    def stat(self, name: str) -> Stat | None:
+        """Size and time, by one request; ``None`` where there is no such object."""
+        try:
+            with self._one_line(name):
+                found = self._obstore.head(self._store, name)
+        except FileNotFoundError:
+            return None
+        return Stat(int(found["size"]), int(found["last_modified"].timestamp() * 1e9))
+
     def size(self, name: str) -> int | None:
         """Bytes; ``None`` where there is no such object."""
-        found = self._head(name)
-        return None if found is None else int(found["size"])
+        found = self.stat(name)
+        return None if found is None else found.size
 
     def modified_ns(self, name: str) -> int | None:
         """Nanoseconds since 1970; ``None`` where there is no such object."""
-        found = self._head(name)
-        return None if found is None else int(found["last_modified"].timestamp() * 1e9)
+        found = self.stat(name)
+        return None if found is None else found.modified_ns
 
     def entries(self, folder: str) -> list[str]:
         """Names directly in ``folder``, sorted."""
@@ -108,7 +121,7 @@ class ObjectFiles:
 
     def read(self, name: str) -> str:
         with self._one_line(name):
-            return bytes(self._obstore.get(self._store, name).bytes()).decode("utf-8")
+            return until_answered(lambda: bytes(self._obstore.get(self._store, name).bytes())).decode("utf-8")
 
     def write(self, name: str, text: str, *, durable: bool = True) -> None:
         """Write or replace a small object at once; an object store keeps whatever it has confirmed."""
@@ -135,7 +148,7 @@ class ObjectFiles:
 
     def remove(self, name: str) -> None:
         with self._one_line(name), contextlib.suppress(FileNotFoundError):
-            self._obstore.delete(self._store, name)
+            until_answered(lambda: self._obstore.delete(self._store, name))
 
     def settle(self, name: str) -> None:
         """An object store keeps whatever it has confirmed."""
@@ -154,11 +167,14 @@ class ObjectFiles:
         return local_drafts(self._scratch, folder)
 
     def sha256(self, name: str) -> str:
-        digest = hashlib.sha256()
-        with self._one_line(name):
+        def read() -> str:
+            digest = hashlib.sha256()
             for chunk in self._obstore.get(self._store, name).stream(min_chunk_size=2**23):
                 digest.update(bytes(chunk))
-        return digest.hexdigest()
+            return digest.hexdigest()
+
+        with self._one_line(name):
+            return until_answered(read)
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout_s: float, taken: str, *, once: bool = False) -> Iterator[None]:
@@ -176,13 +192,6 @@ class ObjectFiles:
         finally:
             lease.release(forget=once)
 
-    def _head(self, name: str) -> Any:
-        try:
-            with self._one_line(name):
-                return self._obstore.head(self._store, name)
-        except FileNotFoundError:
-            return None
-
     @contextlib.contextmanager
     def _one_line(self, name: str) -> Iterator[None]:
         """A bucket that cannot be reached is for a person to mend; a name that is not there is the caller's."""
@@ -193,7 +202,7 @@ class ObjectFiles:
         except FileNotFoundError:
             raise
         except (exceptions.BaseError, OSError) as error:
-            raise StoreError(f"cannot reach {self.path(name)}: {_first_line(error)}") from error
+            raise AccessError(f"cannot reach {self.path(name)}: {one_line(error)}") from error
 
 
 def _client_options() -> dict[str, Any]:
@@ -201,8 +210,3 @@ def _client_options() -> dict[str, Any]:
     plain = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
     allow_http = any(os.environ.get(name, "").lower() in ("1", "true") for name in plain)
     return {"timeout": REQUEST_TIMEOUT, "allow_http": allow_http}
-
-
-def _first_line(error: BaseException) -> str:
-    """What a person needs of a client's error: without its debug output, and without what could hold a credential."""
-    return " ".join(str(error).split("\n", 1)[0].split())[:300]

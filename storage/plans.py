@@ -13,13 +13,16 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from storage import log, receipts
-from storage.arrow import pc
+from storage.arrow import pc, readable
 from storage.commits import Change
+from storage.errors import StoreError
 from storage.files import Files
 from storage.keys import KeyIndex, equal_rows, first_occurrence, identity
 from storage.schema import INPUT_HASH, TableSpec, check_unique
 from storage.shards import check_shard, read_batches, read_keys, select, slices
 
+_NOTHING = pa.schema([("id", pa.string()), (INPUT_HASH, pa.string())]).empty_table()
+"""What a shard offers that is passed over."""
 SMALL_BYTES = 2**20
 SMALL_FILES = 32
 """A merge that meets more small files than this folds them into one."""
@@ -70,7 +73,8 @@ class LiveKeys:
         whole = log.dataset(self._files, self.spec, version)
         parts = [part for part in whole.get_fragments() if part.path in names]
         part = ds.FileSystemDataset(parts, self.spec.schema, ds.ParquetFileFormat(), parts[0].filesystem)
-        return part.to_table(columns=list(dict.fromkeys((*self.spec.key, *self._payload, "__filename"))))
+        with readable(self.spec.name):
+            return part.to_table(columns=list(dict.fromkeys((*self.spec.key, *self._payload, "__filename"))))
 
 
 class MergePlan:
@@ -109,11 +113,9 @@ class MergePlan:
             return pa.repeat(False, self._rows.num_rows)
         key = self._spec.key[0]
         few = 2 * len(present) < pc.sum(version.live["num_records"]).as_py()
-        candidates = (
-            log.dataset(self._files, self._spec, version)
-            .to_table(filter=pc.field(key).isin(pc.unique(self._rows[key])) if few else None)
-            .combine_chunks()
-        )
+        chosen = pc.field(key).isin(pc.unique(self._rows[key])) if few else None
+        with readable(self._spec.name):
+            candidates = log.dataset(self._files, self._spec, version).to_table(filter=chosen).combine_chunks()
         where = pc.index_in(self._ids, value_set=identity(candidates, self._spec.key).combine_chunks())
         known = pc.is_valid(where)
         same = equal_rows(self._rows.filter(known), candidates.take(where.drop_null()))
@@ -133,13 +135,28 @@ def _small_files(version: log.Version) -> set[str]:
 class RegisterPlan:
     """Shards whose wanted rows are to become live."""
 
-    def __init__(self, files: Files, spec: TableSpec, keys: LiveKeys, shards: Sequence[str], wanted: pa.Table) -> None:
-        """``shards`` are names in the table's folder; ``wanted`` has the key columns and ``input_hash``."""
+    def __init__(
+        self,
+        files: Files,
+        spec: TableSpec,
+        keys: LiveKeys,
+        shards: Sequence[str],
+        wanted: pa.Table,
+        *,
+        pass_over: bool = False,
+    ) -> None:
+        """
+        Args:
+            shards: names in the table's folder.
+            wanted: the key columns and ``input_hash``.
+            pass_over: whether a shard that cannot be registered is left out, and is no error.
+        """
         self._files = files
         self._spec = spec
         self._keys = keys
         self._shards = list(dict.fromkeys(shards))
         self._wanted = pa.table({"id": identity(wanted, spec.key), INPUT_HASH: wanted[INPUT_HASH]})
+        self._pass_over = pass_over
         self._offers: dict[str, pa.Table] = {}
         self._checked: set[str] = set()
         self.taken: list[str] = []
@@ -149,9 +166,10 @@ class RegisterPlan:
         live = set(version.names)
         fresh = [name for name in self._shards if name not in live]
         accepted = self._accept(version, fresh)
-        stale = self._keys.find(version, accepted["id"].combine_chunks())
         taken = _by_file(accepted)
-        self._check(taken)
+        if not self._are_sound(taken):
+            return self(version)
+        stale = self._keys.find(version, accepted["id"].combine_chunks())
         self.taken = list(taken)
         whole = [name for name, ids in taken.items() if len(ids) == self._offers[name].num_rows]
         parts = {name: ids for name, ids in taken.items() if name not in whole}
@@ -166,8 +184,8 @@ class RegisterPlan:
 
     def _accept(self, version: log.Version, shards: Sequence[str]) -> pa.Table:
         """The rows that are wanted and not live yet, each key once: ``id``, ``input_hash``, ``file``."""
-        schema = pa.schema([("id", pa.string()), (INPUT_HASH, pa.string()), ("file", pa.string())])
-        offered = pa.concat_tables([schema.empty_table(), *(self._offer(name) for name in shards)])
+        nothing = _NOTHING.append_column("file", pa.array([], pa.string()))
+        offered = pa.concat_tables([nothing, *(self._offer(name) for name in shards)])
         relevant = self._wanted.filter(pc.is_in(self._wanted["id"], value_set=offered["id"].combine_chunks()))
         check_unique(relevant["id"], f"rows wanted for the table {self._spec.name}")
         offered = matching(offered, relevant, keep=True)
@@ -176,19 +194,30 @@ class RegisterPlan:
 
     def _offer(self, name: str) -> pa.Table:
         if name not in self._offers:
-            keys = read_keys(self._files, self._spec, name)
+            try:
+                keys = read_keys(self._files, self._spec, name)
+            except StoreError:
+                if not self._pass_over:
+                    raise
+                keys = _NOTHING
             self._offers[name] = keys.append_column("file", pa.repeat(name, keys.num_rows))
         return self._offers[name]
 
-    def _check(self, taken: dict[str, pa.Array]) -> None:
+    def _are_sound(self, taken: dict[str, pa.Array]) -> bool:
         """Every shard that has a part in the commit is what its writer checked, or is read from end to end; once
-        however often the commit is planned.
+        however often the commit is planned. ``False``: one was passed over, so that others may have its rows.
         """
-        for name in taken:
-            if name not in self._checked:
+        for name in (name for name in taken if name not in self._checked):
+            try:
                 if not receipts.vouches(self._files, self._spec, name):
                     check_shard(self._files, self._spec, name)
-                self._checked.add(name)
+            except StoreError:
+                if not self._pass_over:
+                    raise
+                self._offers[name] = self._offers[name].slice(0, 0)
+                return False
+            self._checked.add(name)
+        return True
 
     def _written(self, parts: dict[str, pa.Array], removed: Sequence[str], stale: pa.Array) -> Iterator[pa.RecordBatch]:
         for name, ids in parts.items():

@@ -60,10 +60,10 @@ def _path(table: str, shard: str) -> str:
 
 
 def _receipt(files: Files, spec: TableSpec, shard: str) -> dict[str, Any]:
-    path = f"{spec.name}/{shard}"
+    found = files.stat(f"{spec.name}/{shard}")
     return {
-        "size": files.size(path),
-        "modified_ns": files.modified_ns(path),
+        "size": found and found.size,
+        "modified_ns": found and found.modified_ns,
         "n_columns": spec.n_columns,
         "pooled_dim": spec.pooled_dim,
     }

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage import log
-from storage.arrow import pc
+from storage.arrow import pc, readable
 from storage.commits import Committer, Guard
 from storage.files import Files
 from storage.history import drop_checkpoints, write_checkpoint
@@ -110,9 +110,9 @@ class Repair:
 
     def _current_hashes(self, clip_ids: pa.Array) -> dict[str, set[str | None]]:
         """clip_id -> what a row of it may be made from today."""
-        clips = log.dataset(self._files, CLIPS, log.load(self._files, CLIPS)).to_table(
-            columns=["clip_id", "media_hash", "text_hash"], filter=pc.field("clip_id").isin(clip_ids)
-        )
+        clips = log.dataset(self._files, CLIPS, log.load(self._files, CLIPS))
+        with readable(CLIPS.name):
+            clips = clips.to_table(["clip_id", "media_hash", "text_hash"], filter=pc.field("clip_id").isin(clip_ids))
         return {row["clip_id"]: {row["media_hash"], row["text_hash"]} - {None} for row in clips.to_pylist()}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from storage.arrow import pc
-from storage.errors import StoreError
+from storage.errors import StoreError, one_line
 from storage.keys import identity
 
 INPUT_HASH = "input_hash"
@@ -236,7 +236,7 @@ def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
     try:
         return rows.select(spec.schema.names).cast(spec.schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise StoreError(f"rows do not fit the table {spec.name}: {' '.join(str(error).split())}") from error
+        raise StoreError(f"rows do not fit the table {spec.name}: {one_line(error)}") from error
 
 
 def check_rows(rows: pa.Table, spec: TableSpec, origin: str) -> None:

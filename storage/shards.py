@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.arrow import pc
-from storage.errors import StoreError
+from storage.arrow import pc, readable
+from storage.errors import StoreError, one_line
 from storage.files import Files
 from storage.keys import identity
 from storage.schema import INPUT_HASH, TableSpec, check_keys, check_sequences
@@ -107,7 +107,7 @@ def write_shards(
         if writer is not None:
             writer.close()
     except OSError as error:
-        raise StoreError(f"cannot write to the table {spec.name}: {' '.join(str(error).split())}") from error
+        raise StoreError(f"cannot write to the table {spec.name}: {one_line(error)}") from error
 
 
 def slices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -117,7 +117,21 @@ def slices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
 
 
 def read_batches(files: Files, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
-    """Every row of one file of the table, in order, with page checksums verified and null in columns it lacks."""
+    """Every row of one live file of the table, in order, with page checksums verified and null in columns it lacks.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    with readable(spec.name):
+        yield from file_batches(files, spec, name)
+
+
+def file_batches(files: Files, spec: TableSpec, name: str) -> Iterator[pa.RecordBatch]:
+    """As :func:`read_batches`, for those who have a word of their own for a file that cannot be read.
+
+    Raises:
+        ArrowException, OSError: the file cannot be read.
+    """
     rows = BATCH_ROWS if any(pa.types.is_list(field.type) for field in spec.schema) else SLICE_ROWS
     with open_shard(files, f"{spec.name}/{name}", page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_size=rows):
@@ -144,7 +158,9 @@ def select(
 
 
 def read_keys(files: Files, spec: TableSpec, name: str) -> pa.Table:
-    """``id`` and ``input_hash`` of every row of a file, in its order, after checking its footer, schema and keys.
+    """``id`` of every row of a file, and its ``input_hash`` where the table has one, in the file's order.
+
+    Its footer, columns and keys are checked first.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
@@ -154,9 +170,10 @@ def read_keys(files: Files, spec: TableSpec, name: str) -> pa.Table:
         found = file.schema_arrow.remove_metadata()
         if not found.equals(spec.schema):
             raise StoreError(f"{origin} cannot be registered: {_schema_problem(found, spec.schema)}")
-        keys = file.read(list(dict.fromkeys((*spec.key, INPUT_HASH))))
+        hashes = (INPUT_HASH,) if spec.hashed else ()
+        keys = file.read(list(dict.fromkeys((*spec.key, *hashes))))
     check_keys(keys, spec, origin)
-    return pa.table({"id": identity(keys, spec.key), INPUT_HASH: keys[INPUT_HASH]})
+    return pa.table({"id": identity(keys, spec.key), **{name: keys[name] for name in hashes}})
 
 
 def check_shard(files: Files, spec: TableSpec, name: str) -> None:
@@ -169,7 +186,7 @@ def check_shard(files: Files, spec: TableSpec, name: str) -> None:
     """
     origin = f"{spec.name}/{name}"
     with _readable(files, origin):
-        for batch in read_batches(files, spec, name):
+        for batch in file_batches(files, spec, name):
             if spec.n_columns is not None:
                 check_sequences(pa.Table.from_batches([batch]), spec, origin)
 
@@ -186,7 +203,7 @@ def _readable(files: Files, origin: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise StoreError(f"{origin} cannot be registered: not a readable Parquet file ({reason})") from error
 
 
@@ -207,8 +224,13 @@ def statistics(files: Files, spec: TableSpec, name: str) -> str:
 
     They are complete for every skipping column, nulls included: of a column without a range, deltalake's dataset
     makes the condition ``column >= null``, and a filter on it loses rows.
+
+    Raises:
+        StoreError: the file is not there or cannot be read.
     """
-    rows = open_shard(files, f"{spec.name}/{name}").read(list(spec.skipping_columns))
+    origin = f"{spec.name}/{name}"
+    with _readable(files, origin), open_shard(files, origin) as file:
+        rows = file.read(list(spec.skipping_columns))
     ranges = {column: pc.min_max(rows[column]).as_py() for column in spec.skipping_columns}
     return json.dumps(
         {

@@ -5,7 +5,7 @@ of record (scores, runs, failures) are not part of it: they are written because 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -141,25 +141,34 @@ class Snapshot:
             for file in pinned.files:
                 self._check(f"{table}/{file.name}", file, trust_unmodified=False)
 
-    def check(self) -> None:
+    def check(self) -> dict[str, PinnedTable]:
         """Every file is there in its size, and those that were touched since still have their checksum.
+
+        Returns:
+            The tables in it, with the modification times that their files have now.
 
         Raises:
             StoreError: naming the first file that is gone or changed.
         """
-        for table, pinned in self._tables.items():
-            for file in pinned.files:
-                self._check(f"{table}/{file.name}", file, trust_unmodified=True)
+        return {
+            table: replace(
+                pinned,
+                files=tuple(self._check(f"{table}/{file.name}", file, trust_unmodified=True) for file in pinned.files),
+            )
+            for table, pinned in self._tables.items()
+        }
 
-    def _check(self, path: str, file: PinnedFile, *, trust_unmodified: bool) -> None:
-        size = self._files.size(path)
-        if size is None:
+    def _check(self, path: str, file: PinnedFile, *, trust_unmodified: bool) -> PinnedFile:
+        """The file with the modification time that it had when it was found to be the same."""
+        found = self._files.stat(path)
+        if found is None:
             raise StoreError(f"snapshot {self.id} cannot be read: {path} is gone; restore it, or take a new snapshot")
-        unmodified = trust_unmodified and self._files.modified_ns(path) == file.modified_ns
-        if size != file.size or not (unmodified or self._files.sha256(path) == file.sha256):
+        unmodified = trust_unmodified and found.modified_ns == file.modified_ns
+        if found.size != file.size or not (unmodified or self._files.sha256(path) == file.sha256):
             raise StoreError(
                 f"snapshot {self.id} cannot be read: {path} is not the file it was; restore it, or take a new snapshot"
             )
+        return replace(file, modified_ns=found.modified_ns)
 
     def dataset(self, table_name: str) -> ds.Dataset:
         """The pinned files of a table, always in the same order, for whatever reads Arrow datasets.

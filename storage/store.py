@@ -14,6 +14,7 @@ from storage.errors import StoreError
 from storage.files import Files, open_files
 from storage.findings import Verification
 from storage.inventory import feature_folders
+from storage.leftovers import run_lock
 from storage.maintenance import RETENTION_DAYS, MaintenanceReport, maintain
 from storage.migrations import FORMAT_FILE, FORMAT_VERSION, StoreFormat
 from storage.plans import LiveKeys
@@ -27,8 +28,8 @@ _GUARD_TIMEOUT_S = 120.0
 class Store:
     """Everything that a corpus became: clips, labels, features, scores, and what was run.
 
-    Make one with :meth:`create`, :meth:`open` or :meth:`open_or_create`. It holds no state and no file
-    open, so each process opens its own.
+    Make one with :meth:`create` or :meth:`open`. No file stays open between calls; each process opens a store of its
+    own.
     """
 
     def __init__(self, files: Files, format: StoreFormat) -> None:
@@ -40,7 +41,7 @@ class Store:
 
     @staticmethod
     def create(uri: str | os.PathLike[str]) -> "Store":
-        """Make a store in an empty or new folder; a store that is already there is opened and brought forward.
+        """Make a store in an empty or new folder; a store that is there already is opened, and brought forward.
 
         Raises:
             StoreError: the folder holds other things, cannot be written, or is a store of a newer version.
@@ -64,21 +65,12 @@ class Store:
         """Open a store, of this format or an older one; the first write brings an older one forward.
 
         Raises:
-            StoreError: there is none, it was written by a newer version, or it is not in a local folder.
+            StoreError: there is none, it was written by a newer version, or nothing here reads such a URL.
         """
         files = open_files(uri)
         if files.size(FORMAT_FILE) is None:
             raise StoreError(f"{files.root} is not a store: it has no {FORMAT_FILE}; check the path")
         return Store(files, migrations.read_format(files))
-
-    @staticmethod
-    def open_or_create(uri: str | os.PathLike[str]) -> "Store":
-        """Open the store, or make it where there is none yet.
-
-        Raises:
-            StoreError: as :meth:`create`.
-        """
-        return Store.create(uri)
 
     @property
     def format_version(self) -> int:
@@ -109,8 +101,7 @@ class Store:
         Raises:
             StoreError: another process holds it for longer than ``timeout_s`` seconds.
         """
-        taken = f"another {name} is running on {self.uri}; wait until it has ended"
-        return self._files.lock(f"run {name}", timeout_s, taken, once=once)
+        return run_lock(self._files, name, timeout_s=timeout_s, once=once)
 
     def maintain(
         self, *, target_bytes: int = TARGET_BYTES, retention_days: float = RETENTION_DAYS, dry_run: bool = False
@@ -123,7 +114,7 @@ class Store:
             dry_run: only look.
 
         Raises:
-            StoreError: another maintenance is running, or a snapshot or a log cannot be read.
+            StoreError: another maintenance is running, or a snapshot cannot be read.
         """
         if retention_days < 0 or target_bytes <= 0:
             raise StoreError("the retention cannot be negative, and the target size must be larger than 0")

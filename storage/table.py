@@ -13,10 +13,11 @@ from pyarrow.compute import Expression
 
 from storage import log, receipts
 from storage.arrow import pc, readable
+from storage.bystanders import bystanders
 from storage.commits import STAGING, Committer, Guard
 from storage.errors import StoreError
 from storage.files import Files
-from storage.history import ever_added
+from storage.history import history
 from storage.keys import identity
 from storage.plans import LiveKeys, MergePlan, MergeResult, RegisterPlan, RegisterResult, matching
 from storage.schema import INPUT_HASH, TableSpec, check_name, check_rows, conform
@@ -58,7 +59,7 @@ class KeyedTable:
         """The live rows, in no particular order; an empty table before the first commit."""
         names = list(columns) if columns is not None else None
         with readable(self.spec.name):
-            return self._dataset().to_table(columns=names, filter=filter)
+            return self._files.persistently(lambda: self._dataset().to_table(columns=names, filter=filter))
 
     def batches(
         self,
@@ -95,13 +96,14 @@ class KeyedTable:
         folder.
 
         It is not live until :meth:`register` has it. A shard of that name that is already there with the
-        same keys and input hashes is kept: an earlier attempt got this far.
+        same keys and input hashes is kept: an earlier attempt got this far. One that cannot be read keeps its
+        name, and this one gets another.
 
         Returns:
             The file's name, for :meth:`register`.
 
         Raises:
-            StoreError: rows do not fit the table; another shard has this name; the disk is full.
+            StoreError: rows do not fit the table; a shard with other rows has this name; the disk is full.
         """
         self._require_hashes()
         if not rows.num_rows:
@@ -111,16 +113,20 @@ class KeyedTable:
         check_rows(rows, self.spec, f"{self.spec.name}/{shard}")
         check_name(run_id)
         check_name(name)
-        if self._files.size(f"{self.spec.name}/{shard}") is None or not self._claim(shard):
-            draft = f"{STAGING}/{run_id}/{name}.{uuid.uuid4().hex}.parquet"
-            write_shard(self._files.scratch(draft), rows, self.spec)
+        there = self._files.size(f"{self.spec.name}/{shard}") is not None and self._claim(shard)
+        if there and self._is_twin(shard, rows):
+            return shard
+        draft = f"{STAGING}/{run_id}/{name}.{uuid.uuid4().hex}.parquet"
+        write_shard(self._files.scratch(draft), rows, self.spec)
+        while True:
             receipts.claim(self._files, self.spec, shard)
             if self._files.publish(draft, f"{self.spec.name}/{shard}"):
                 receipts.write(self._files, self.spec, shard)
                 return shard
-            self._files.discard(draft)
-        self._check_twin(shard, rows)
-        return shard
+            if self._is_twin(shard, rows):
+                self._files.discard(draft)
+                return shard
+            shard = f"{name}-{uuid.uuid4().hex}.parquet"
 
     def register(self, files: Sequence[str], *, wanted: pa.Table) -> RegisterResult:
         """Make the wanted rows of shards live, each exactly once, in one commit.
@@ -137,14 +143,18 @@ class KeyedTable:
             StoreError: a shard is not there or not right. Nothing is committed then.
             CommitConflictError: other writers came first every time.
         """
-        self._require_hashes()
-        for name in (*self.spec.key, INPUT_HASH):
-            if name not in wanted.schema.names:
-                raise StoreError(f"rows wanted for the table {self.spec.name} lack {name}")
-        plan = RegisterPlan(self._files, self.spec, self._keys, files, wanted)
-        result = self._committer.commit(plan)
-        receipts.drop(self._files, self.spec, plan.taken)
-        return result
+        return self._register(files, wanted)
+
+    def adopt(self, *, wanted: pa.Table) -> RegisterResult:
+        """Make the wanted rows of :meth:`orphans` live, as :meth:`register` does.
+
+        An orphan that cannot be registered (damaged, or with the columns of an older version) is passed over: nobody
+        depends on it, so that it need not stop those who want to go on. `miar verify` names it.
+
+        Raises:
+            CommitConflictError: other writers came first every time.
+        """
+        return self._register(self.orphans(), wanted, pass_over=True)
 
     def orphans(self) -> list[str]:
         """Shards in the table's folder that no version of the log has ever named: staged, and never
@@ -152,10 +162,15 @@ class KeyedTable:
 
         Taken under the commit guard, so that a commit in the making is not among them.
         """
+        present = {name for name in self._files.entries(self.spec.name) if name.endswith(".parquet")}
+        if present <= set(log.load(self._files, self.spec).names):
+            return []
+        # Nearly all of the log is read before commits have to wait.
+        past = history(self._files, self.spec.name)
         with self._guard():
-            present = {name for name in self._files.entries(self.spec.name) if name.endswith(".parquet")}
-            strangers = present - set(log.load(self._files, self.spec).names)
-            return sorted(strangers - ever_added(self._files, self.spec.name)) if strangers else []
+            past = history(self._files, self.spec.name, past)
+            live = log.load(self._files, self.spec).names
+            return bystanders(self._files, self.spec.name, past, live).orphans
 
     def _dataset(self) -> ds.Dataset:
         return log.dataset(self._files, self.spec, log.load(self._files, self.spec))
@@ -163,6 +178,16 @@ class KeyedTable:
     def _require_hashes(self) -> None:
         if not self.spec.hashed:
             raise StoreError(f"the table {self.spec.name} has no input_hash: merge its rows instead")
+
+    def _register(self, files: Sequence[str], wanted: pa.Table, *, pass_over: bool = False) -> RegisterResult:
+        self._require_hashes()
+        for name in (*self.spec.key, INPUT_HASH):
+            if name not in wanted.schema.names:
+                raise StoreError(f"rows wanted for the table {self.spec.name} lack {name}")
+        plan = RegisterPlan(self._files, self.spec, self._keys, files, wanted, pass_over=pass_over)
+        result = self._committer.commit(plan)
+        receipts.drop(self._files, self.spec, plan.taken)
+        return result
 
     def _delete_ids(self, delete_keys: pa.Table | None) -> pa.Array:
         if delete_keys is None:
@@ -177,14 +202,23 @@ class KeyedTable:
         with self._guard():
             return self._files.size(f"{self.spec.name}/{shard}") is not None
 
-    def _check_twin(self, shard: str, rows: pa.Table) -> None:
-        """A shard's name says what is in it: the one that is already there must hold the same."""
-        check_shard(self._files, self.spec, shard)
-        there = read_keys(self._files, self.spec, shard)
+    def _is_twin(self, shard: str, rows: pa.Table) -> bool:
+        """Whether the shard that is there holds these rows, as its name says; ``False``: it cannot be read.
+
+        Raises:
+            StoreError: it holds other rows.
+        """
+        try:
+            check_shard(self._files, self.spec, shard)
+            there = read_keys(self._files, self.spec, shard)
+        except StoreError:
+            receipts.drop(self._files, self.spec, [shard])
+            return False
         here = pa.table({"id": identity(rows, self.spec.key), INPUT_HASH: rows[INPUT_HASH]})
         if there.num_rows != here.num_rows or matching(here, there, keep=False).num_rows:
             raise StoreError(f"{self.spec.name}/{shard} is there already with other rows; give the shard another name")
         receipts.write(self._files, self.spec, shard)
+        return True
 
 
 def scan(

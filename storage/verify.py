@@ -5,17 +5,14 @@ and rows are counted against what the log says. A repair is followed by another 
 to be right.
 """
 
-import pyarrow as pa
-from deltalake.exceptions import DeltaError
-
 from storage import inventory, log
 from storage.catalog import FOLDER, SnapshotCatalog
 from storage.commits import Guard
-from storage.errors import StoreError
+from storage.errors import SEE_VERIFY, StoreError, one_line
 from storage.file_checks import TableCheck
 from storage.files import Files
 from storage.findings import Finding, Verification
-from storage.history import history
+from storage.history import begun
 from storage.key_checks import check_keys
 from storage.schema import CLIPS, FEATURE_SETS, TableSpec
 
@@ -78,21 +75,21 @@ class Verifier:
         """The feature sets' descriptors, and whether they can be read: if not, the check of their table says why."""
         try:
             return inventory.descriptors(self._files), True
-        except (StoreError, DeltaError, pa.ArrowException, OSError):
+        except StoreError:
             return [], False
 
     def _specs(self, described: list[dict[str, object]], result: Verification) -> list[TableSpec]:
         specs: list[TableSpec] = []
         for name in inventory.table_folders(self._files):
             if not log.exists(self._files, name):
-                if history(self._files, name).version >= 0:
+                if begun(self._files, name):
                     what = "the first entry of the log is gone, and with it the table"
                     result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
                 continue
             try:
                 specs.append(inventory.spec_of(self._files, name, described))
-            except (DeltaError, OSError) as error:
-                what = f"the table cannot be opened: {' '.join(str(error).split())}"
+            except StoreError as error:
+                what = f"the table cannot be opened: {one_line(error).removesuffix(SEE_VERIFY)}"
                 result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
         return specs
 
@@ -118,6 +115,8 @@ class Verifier:
                 what = "the record of a snapshot cannot be read"
                 todo = "restore it from a backup, or remove it: the snapshot is lost then"
                 result.findings.append(Finding("snapshot record", f"{FOLDER}/{name}", what, todo))
+                continue
+            if record is None:
                 continue
             result.snapshots += 1
             for table, pinned in record.tables.items():

@@ -47,7 +47,7 @@ def import_table(
     from storage import Store
 
     result = run(
-        Store.open_or_create(store),
+        Store.create(store),
         file,
         corpus_id=corpus_id,
         labels=parse_pairs(labels or (), "--labels"),
@@ -74,7 +74,7 @@ def import_mmsa(
     from miar.interchange.import_mmsa import import_mmsa as run
     from storage import Store
 
-    _print(run(Store.open_or_create(store), file, corpus_id=corpus_id, prefix=prefix), json)
+    _print(run(Store.create(store), file, corpus_id=corpus_id, prefix=prefix), json)
 
 
 @imports.command("csd")
@@ -102,7 +102,7 @@ def import_csd(
     from storage import Store
 
     result = run(
-        Store.open_or_create(store),
+        Store.create(store),
         files,
         corpus_id=corpus_id,
         labels=parse_pairs(labels or (), "--labels"),

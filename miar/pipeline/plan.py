@@ -112,7 +112,7 @@ def open_store(uri: str, corpus: str | None) -> Store:
         return Store.open(uri)
     if (folder := local_root(corpus)) is not None:
         check_folder(folder)
-    return Store.open_or_create(uri)
+    return Store.create(uri)
 
 
 @contextmanager

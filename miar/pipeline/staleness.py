@@ -73,11 +73,12 @@ class _FeatureSetKeys:
         version, adopted = self._table.version(), 0
         made, missing = self._made()
         stale = mask(pc.is_valid(self._input)) & ~made
-        if adopt and stale.any() and (orphans := self._table.orphans()):
-            adopted = self._table.register(orphans, wanted=self._wanted(stale)).rows_added
-            version = self._table.version()
-            made, missing = self._made()
-            stale &= ~made
+        if adopt and stale.any():
+            done = self._table.adopt(wanted=self._wanted(stale))
+            if done.files_added:
+                version, adopted = self._table.version(), done.rows_added
+                made, missing = self._made()
+                stale &= ~made
         return Staleness(stale, self._attempts(), int(made.sum()), missing, version, adopted)
 
     def _made(self) -> tuple[np.ndarray, int]:

@@ -51,7 +51,7 @@ def test_the_first_write_brings_an_older_store_forward(old: Store, labels) -> No
 
 
 def test_opening_for_writing_brings_an_older_store_forward(old: Store) -> None:
-    assert Store.open_or_create(old.uri).format_version == 2
+    assert Store.create(old.uri).format_version == 2
     assert Store.open(old.uri).id == Store.create(old.uri).id
 
 

@@ -64,6 +64,18 @@ def test_a_snapshot_stays_as_it_was(remote: Store, spec, features, wanted) -> No
     assert opened.id == taken.id
 
 
+def test_one_request_tells_size_and_time_of_a_pinned_file(remote: Store, labels, monkeypatch) -> None:
+    import obstore
+
+    remote.table(LABELS).merge(labels({("a", "x"): 0.0}))
+    pinned = {f"labels/{name}" for name in remote.snapshots.take("before").files(LABELS.name)}
+    asked: list[str] = []
+    head = obstore.head
+    monkeypatch.setattr(obstore, "head", lambda store, name: asked.append(name) or head(store, name))
+    remote.snapshots.open("before")
+    assert [name for name in asked if name in pinned] == sorted(pinned)
+
+
 def test_maintenance_verification_and_diff(remote: Store, spec, features, wanted) -> None:
     table = remote.table(spec)
     hashes = {"a": "1", "b": "1", "c": "1"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -156,23 +157,110 @@ def test_verify_finds_a_change_that_kept_size_and_time(filled: Store, spec: Tabl
 
 
 def test_a_copied_store_opens_its_snapshots(filled: Store, spec: TableSpec, tmp_path: Path) -> None:
-    import shutil
-
     snapshot = filled.snapshots.take("paper")
     shutil.copytree(filled.uri, tmp_path / "copy", copy_function=shutil.copyfile)
     copied = Store.open(tmp_path / "copy").snapshots.open("paper")
     assert copied.read(spec.name).equals(snapshot.read(spec.name))
 
 
-def test_checksums_are_computed_once_per_file(filled: Store, labels, monkeypatch) -> None:
-    hashed: list[str] = []
+@pytest.fixture
+def hashed(monkeypatch) -> list[str]:
+    """Names of the files whose checksums were computed."""
+    names: list[str] = []
     sha256 = LocalFiles.sha256
 
     def counting(self: LocalFiles, name: str) -> str:
-        hashed.append(name)
+        names.append(name)
         return sha256(self, name)
 
     monkeypatch.setattr(LocalFiles, "sha256", counting)
+    return names
+
+
+def touch(store: Store) -> None:
+    """As a copy does: the same bytes, at another time."""
+    for path in Path(store.uri).rglob("*.parquet"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+
+
+def test_files_of_a_copied_store_are_read_once_to_find_that_they_are_the_same(filled: Store, hashed: list[str]) -> None:
+    catalog = filled.snapshots
+    taken, later = catalog.take("paper"), catalog.take("thesis")
+    for use in (lambda: catalog.open("paper"), lambda: catalog.take()):
+        touch(filled)
+        hashed.clear()
+        assert use().id == taken.id
+        assert len(hashed) == 3
+        for again in (catalog.open, catalog.take):
+            assert again().id == taken.id
+        assert len(hashed) == 3
+    (info,) = catalog.list()
+    assert info.names == ("paper", "thesis")
+    assert (info.created_at, info.versions) == (later.created_at, taken.versions)
+    path = Path(filled.uri) / "labels" / taken.files("labels")[0]
+    flip(path)
+    with pytest.raises(StoreError, match="is not the file it was"):
+        catalog.open("paper")
+
+
+def test_a_copied_store_that_cannot_be_written_opens_its_snapshots(filled: Store, hashed: list[str]) -> None:
+    filled.snapshots.take("paper")
+    (record,) = (Path(filled.uri) / "_snapshots").glob("*.json")
+    touch(filled)
+    before = record.read_text()
+    hashed.clear()
+    with filled.snapshots.lock():
+        assert filled.snapshots.open("paper").name == "paper", "whoever holds the lock is not waited for"
+    shutil.rmtree(Path(filled.uri) / "_locks")
+    (Path(filled.uri) / "_locks").write_text("no lock can be made here")
+    assert filled.snapshots.open("paper").name == "paper"
+    assert len(hashed) == 6
+    assert record.read_text() == before
+
+
+def test_a_snapshot_that_is_removed_while_it_is_opened_stays_removed(filled: Store, monkeypatch) -> None:
+    filled.snapshots.take("paper")
+    touch(filled)
+    sha256 = LocalFiles.sha256
+
+    def removing(self: LocalFiles, name: str) -> str:
+        if Store.open(filled.uri).snapshots.list():
+            Store.open(filled.uri).snapshots.remove("paper")
+        return sha256(self, name)
+
+    monkeypatch.setattr(LocalFiles, "sha256", removing)
+    assert filled.snapshots.open("paper").name == "paper"
+    assert filled.snapshots.list() == []
+
+
+def test_a_record_that_goes_while_snapshots_are_listed_is_passed_over(filled: Store, labels, monkeypatch) -> None:
+    filled.snapshots.take("paper")
+    filled.table(LABELS).merge(labels({("new", "x"): 1.0}))
+    kept = filled.snapshots.take("thesis")
+    entries = LocalFiles.entries
+
+    def removing(self: LocalFiles, folder: str) -> list[str]:
+        found = entries(self, folder)
+        if folder == "_snapshots":
+            for path in Path(filled.uri, folder).iterdir():
+                if kept.id not in path.name:
+                    path.unlink()
+        return found
+
+    for use in (
+        lambda: [info.id for info in filled.snapshots.list()] == [kept.id],
+        lambda: filled.snapshots.open().id == kept.id,
+        lambda: filled.snapshots.take().id == kept.id,
+        lambda: set(filled.snapshots.pinned()) == set(kept.tables()),
+        lambda: not [one for one in filled.verify().findings if one.kind == "snapshot record"],
+    ):
+        (Path(filled.uri) / "_snapshots" / "0123456789abcdef.json").write_text("{")
+        with monkeypatch.context() as patches:
+            patches.setattr(LocalFiles, "entries", removing)
+            assert use()
+
+
+def test_checksums_are_computed_once_per_file(filled: Store, labels, hashed: list[str]) -> None:
     filled.snapshots.take()
     assert len(hashed) == 3
     filled.table(LABELS).merge(labels({("new", "x"): 1.0}))

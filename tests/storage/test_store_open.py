@@ -21,7 +21,7 @@ def test_create_can_be_repeated_and_opened(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / "store" / "miar-store.json").read_text())["version"] == 2
     assert Store.create(tmp_path / "a" / "store").uri == first.uri
     assert Store.open(tmp_path / "a" / "store").uri == first.uri
-    assert Store.open_or_create(f"file://{tmp_path}/a/store").uri == first.uri
+    assert Store.create(f"file://{tmp_path}/a/store").uri == first.uri
 
 
 def test_open_refuses_what_is_no_store(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_create_refuses_a_folder_with_other_things_and_a_file(tmp_path: Path) ->
 
 def test_open_refuses_a_newer_format(store: Store) -> None:
     (Path(store.uri) / "miar-store.json").write_text('{"format": "miar-store", "version": 3}')
-    for way in (Store.open, Store.create, Store.open_or_create):
+    for way in (Store.open, Store.create):
         with pytest.raises(StoreError) as error:
             way(store.uri)
         assert "newer version (format 3, this one reads 2)" in one_line(error)
@@ -58,7 +58,7 @@ def test_open_refuses_a_broken_format_file(store: Store) -> None:
 
 def test_a_url_that_nothing_reads_is_refused_in_one_line() -> None:
     with pytest.raises(StoreError) as error:
-        Store.open_or_create("memory://store")
+        Store.create("memory://store")
     assert "cannot be opened as an object store" in one_line(error)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import FEATURE_SETS, LABELS, RUNS, Store, TableSpec, key_checks, log
+from storage import CLIPS, FEATURE_SETS, LABELS, RUNS, Store, TableSpec, key_checks, log
 from storage.shards import write_shard
 
 HASHES = {f"clip-{i:02}": "1" for i in range(30)}
@@ -203,6 +204,19 @@ def test_damage_is_named_and_mended(filled: Filled, case: str) -> None:
     assert dict(zip(*rows.to_pydict().values(), strict=True)) == HASHES
     assert rows.num_rows == len(HASHES)
     assert filled.store.verify().clean
+
+
+def test_files_left_in_tables_without_input_hashes_are_no_error(filled: Filled) -> None:
+    """As a merge leaves them that was killed before its commit."""
+    for spec in (LABELS, CLIPS):
+        live = Path(filled.store.table(spec).file_uris()[0])
+        shutil.copy(live, live.with_name("left.parquet"))
+    assert filled.store.verify().clean
+    truncate(Path(filled.store.table(LABELS).path) / "left.parquet")
+    (finding,) = filled.store.verify().findings
+    assert (finding.kind, finding.where) == ("orphan", "labels/left.parquet")
+    assert "`--repair` deletes it; the table never had its rows" in finding.todo
+    assert filled.store.verify(repair=True).clean
 
 
 def test_of_rows_that_share_a_key_the_current_one_is_kept(filled: Filled) -> None:

@@ -12,7 +12,7 @@ STEPS = {
     "import csd": """
 from miar.interchange.import_csd import import_csd
 features = [FeatureColumn(Modality.AUDIO, "sound", "S")]
-import_csd(Store.open_or_create(f"{folder}/store"), [f"{folder}/s.csd"], corpus_id="c", labels={}, features=features)
+import_csd(Store.create(f"{folder}/store"), [f"{folder}/s.csd"], corpus_id="c", labels={}, features=features)
 """,
     "export datasets": """
 from miar.interchange import export_datasets
@@ -26,7 +26,7 @@ export_table(Store.open(f"{folder}/store"), "features/sound", format="frames", o
     "import table": """
 from miar.interchange.import_table import import_table
 features = [FeatureColumn(Modality.AUDIO, "sound", "sound", "sound_times")]
-store = Store.open_or_create(f"{folder}/again")
+store = Store.create(f"{folder}/again")
 import_table(store, f"{folder}/out", labels={}, features=features, id_column="source_id")
 """,
 }

@@ -11,6 +11,7 @@ from made_jobs import CUES, carry_out, ok, plan
 
 from miar.errors import CorpusError
 from miar.features.contract import Extraction, FeatureSet
+from miar.pipeline.rows import feature_spec
 from storage import CLIPS, FAILURES, Store
 
 
@@ -192,3 +193,22 @@ def test_what_fails_three_times_is_given_up_until_it_changes(store: Store, corpu
     _remove(corpus)
     carry_out(store, plan(store, corpus))
     assert store.table(FAILURES).count() == 6
+
+
+def test_a_damaged_shard_that_a_dead_run_left_stops_no_refresh(store: Store, corpus: Path, monkeypatch):
+    planned = plan(store, corpus, ["text"])
+    with monkeypatch.context() as patches:
+        patches.setattr("made_jobs.commit_shard", lambda *_: None)
+        carry_out(store, planned)
+    table = store.table(feature_spec(planned.feature_sets[0]))
+    damaged, *others = (Path(table.path) / name for name in table.orphans())
+    assert others
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    again = plan(store, corpus, ["text"])
+    (left,) = again.shards
+    assert left.name == damaged.stem, "the same work gives its shard the same name"
+    assert again.adopted == 8 - len(left.clips) > 0
+    carry_out(store, again)
+    clips = [row["clip_id"] for row in store.table(CLIPS).read(["clip_id"]).to_pylist()]
+    assert sorted(table.read(["clip_id"])["clip_id"].to_pylist()) == sorted(clips)
+    assert table.orphans() == [damaged.name]

@@ -1,15 +1,18 @@
-"""Puts that are made only on a condition, over a network that loses requests and answers.
+"""Requests over a network that loses them and their answers.
 
 Notable: a client does not repeat a conditional put once the connection broke, since it cannot know whether it was done,
 and one that it does repeat after a server's error may meet its own first try. What stands there afterwards tells.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 ATTEMPTS = 8
 _FIRST_WAIT_S = 0.1
+
+Answer = TypeVar("Answer")
 
 
 class Version(NamedTuple):
@@ -17,6 +20,29 @@ class Version(NamedTuple):
 
     e_tag: str | None
     version: str | None
+
+
+def until_answered(request: Callable[[], Answer], errors: tuple[type[Exception], ...] | None = None) -> Answer:
+    """Make a request that may be made more than once, until it gets through: clients themselves repeat only some.
+
+    Args:
+        request: may raise FileNotFoundError, which is an answer too.
+        errors: what it raises where the network drops; by default obstore's own errors.
+
+    Raises:
+        one of ``errors``: the network was away :data:`ATTEMPTS` times in a row.
+    """
+    from obstore.exceptions import BaseError
+
+    lost = errors or (BaseError,)
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return request()
+        except FileNotFoundError:
+            raise
+        except lost:
+            time.sleep(_FIRST_WAIT_S * 2**attempt)
+    return request()
 
 
 def put_if(store: Any, key: str, content: bytes | Path, replaced: Version | None = None) -> Version | None:
