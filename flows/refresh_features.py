@@ -13,10 +13,11 @@ from flows.runners import threads
 from miar.config import PipelineConfig, resolve_config
 from miar.features.contract import Modality
 from miar.pipeline.extract import worker_count
-from miar.pipeline.plan import open_store, plan_refresh, refresh_targets
+from miar.pipeline.plan import plan_refresh
 from miar.pipeline.progress import advance
 from miar.pipeline.refresh import lay_out, running_job, shard_names
 from miar.pipeline.shards import Shard, ShardOutcome
+from miar.pipeline.targets import Target, for_each, open_store, refresh_targets
 from storage import Store
 from tasks.commit import commit_shard
 from tasks.extract import close_pool, draining, extract_shard
@@ -44,20 +45,22 @@ def refresh_features(
     """
     if prepared:
         return [_run(Store.open(store), Path(prepared))]
-    target = open_store(store, corpus)
+    opened = open_store(store, corpus)
     settings = resolve_config(config)
     if only:
         settings = settings.only(set(only))
-    return [
-        _plan_and_run(target, settings, root, corpus_id, retry_failed)
-        for corpus_id, root in refresh_targets(target, corpus)
-    ]
+    results, error = for_each(
+        refresh_targets(opened, corpus), lambda target: _plan_and_run(opened, settings, target, retry_failed)
+    )
+    if error is not None:
+        raise error
+    return results
 
 
-def _plan_and_run(
-    store: Store, config: PipelineConfig, root: str | None, corpus_id: str | None, retry_failed: bool
-) -> dict[str, Any]:
-    plan = plan_refresh(store, config, root=root, corpus_id=corpus_id, retry_failed=retry_failed)
+def _plan_and_run(store: Store, config: PipelineConfig, target: Target, retry_failed: bool) -> dict[str, Any]:
+    plan = plan_refresh(
+        store, target.configured(config), root=target.root, corpus_id=target.corpus_id, retry_failed=retry_failed
+    )
     return _run(store, lay_out(store, plan))
 
 

@@ -137,6 +137,27 @@ def test_two_refreshes_of_one_extractor_exclude_each_other(space):
         assert _refresh(space, only=[Modality.TEXT])["to_extract"] == {"text": 1}
 
 
+def test_one_corpus_that_cannot_be_read_does_not_keep_the_others_from_it(finished, tmp_path: Path):
+    from flows.refresh_features import refresh_features
+    from miar.errors import CorpusError
+
+    store, config = tmp_path / "store", {"extractors": [{"extractor": "opensmile"}], "execution": {"workers": 1}}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copyfile(finished.corpus / "videos" / "v00000.mp4", tmp_path / name / "a.mp4")
+        refresh_features(str(store), str(tmp_path / name), config)
+    shutil.rmtree(tmp_path / "first")
+    shutil.copyfile(finished.corpus / "videos" / "v00001.mp4", tmp_path / "second" / "b.mp4")
+    with pytest.raises(CorpusError, match="1 of 2 corpora were not refreshed: first"):
+        refresh_features(str(store), None, config)
+    assert sorted((row["corpus_id"], row["path"]) for row in live_rows(store, "clips")) == [
+        ("first", "a.mp4"),
+        ("second", "a.mp4"),
+        ("second", "b.mp4"),
+    ]
+    assert_each_clip_once(store, ("opensmile",))
+
+
 @pytest.mark.timeout(300)
 def test_a_run_that_ends_early_does_not_wait_for_the_shard_in_hand(
     finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
