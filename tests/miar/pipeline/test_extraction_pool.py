@@ -3,23 +3,30 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import psutil
 import pytest
 
 from miar.config import PipelineConfig
+from miar.errors import UnavailableError
+from miar.features.configs import MediaPipeConfig
+from miar.features.registry import availability
+from miar.features.runner import ClipRequest
 from miar.pipeline.extract import ExtractionPool
 from miar.pipeline.plan import plan_refresh
 from miar.pipeline.refresh import commit_shard, lay_out, shard_names
 from miar.pipeline.rows import feature_spec
-from miar.pipeline.shards import Job, Shard
+from miar.pipeline.shards import Job, Shard, make_shard
 from miar.pipeline.workers import PoolClosedError
 from storage import Store
 
@@ -38,9 +45,11 @@ def write_sound(path: Path, seconds: float = 1.0, hz: float = 150.0) -> None:
 class Work:
     """A laid-out job over sound, and its pool."""
 
-    def __init__(self, store: Store, corpus: Path, workers: int, **execution: float) -> None:
+    def __init__(
+        self, store: Store, corpus: Path, workers: int, extractor: str = "opensmile", **execution: float
+    ) -> None:
         config = PipelineConfig.model_validate(
-            {"extractors": [{"extractor": "opensmile"}], "execution": {"workers": workers, **execution}}
+            {"extractors": [{"extractor": extractor}], "execution": {"workers": workers, **execution}}
         )
         self.store = store
         self.folder = lay_out(store, plan_refresh(store, config, root=str(corpus)))
@@ -68,8 +77,8 @@ def sounds(tmp_path: Path) -> Path:
 def work(store: Store, sounds: Path) -> Iterator[Callable[..., Work]]:
     made: list[Work] = []
 
-    def start(workers: int, corpus: Path = sounds, **execution: float) -> Work:
-        made.append(Work(store, corpus, workers, **execution))
+    def start(workers: int, corpus: Path = sounds, **options: Any) -> Work:
+        made.append(Work(store, corpus, workers, **options))
         return made[-1]
 
     yield start
@@ -180,3 +189,92 @@ def test_a_shard_whose_staged_rows_are_others_another_time_is_staged_under_anoth
     assert not last.shards
     assert set(last.rows().values()) == {"ok"}
     assert len(last.rows()) == 4
+
+
+CRASHING = """
+import os, signal
+from miar.media import lanes
+
+take = lanes.VideoLane._take
+
+
+def crashing(self, frame):
+    if abs(float(frame.pts * self.stream.time_base) - {at_s}) < 0.01:
+        with open({log!r}, "a") as log:
+            log.write("crash ")
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return take(self, frame)
+
+
+lanes.VideoLane._take = crashing
+"""
+
+
+@pytest.fixture
+def filmed(tmp_path: Path) -> Path:
+    """A video of 40 s in clips of five, with a keyframe each second."""
+    root = tmp_path / "filmed"
+    root.mkdir()
+    with av.open(str(root / "a.mkv"), "w") as out:
+        stream = out.add_stream("libx264", rate=10, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(400):
+            picture = np.full((48, 64, 3), number % 250, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    rows = [f"a.mkv,{start},{start + 5},{start}" for start in range(0, 40, 5)]
+    (root / "manifest.csv").write_text("\n".join(["path,start,end,clip_id", *rows]))
+    return root
+
+
+def test_a_crash_of_the_decoder_costs_the_clip_in_which_it_lies(
+    work, filmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Not those that come after it in the file, and not an attempt for each of the others."""
+    if isinstance(unavailable := availability(MediaPipeConfig()), UnavailableError):
+        pytest.skip(str(unavailable))
+    faults, log = tmp_path / "faults", tmp_path / "log"
+    faults.mkdir()
+    (faults / "sitecustomize.py").write_text(CRASHING.format(at_s=12.0, log=str(log)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(faults), *sys.path]))
+    one = work(1, filmed, extractor="mediapipe")
+    (shard,) = one.shards
+    outcomes = one.pool.run(shard)
+    failures = [failure for outcome in outcomes for failure in outcome.failures]
+    assert [failure["source_id"] for failure in failures] == ["10"]
+    assert failures[0]["message"] == "native code crashed with SIGSEGV on this clip"
+    assert sum(outcome.counts["mediapipe"].get("missing: no_face", 0) for outcome in outcomes) == 7
+    # The whole, its first half, the half of that, the clip.
+    assert log.read_text().split() == ["crash"] * 4
+
+
+IDENTITY = {"corpus_id": "c", "source_id": None, "media_hash": "m", "text_hash": "t"}
+
+
+def _cut(*clips: tuple[str, int, int | None]) -> Shard:
+    requests = [
+        ClipRequest(f"c{number}", path, start, end, None, frozenset(["features/x/y"]))
+        for number, (path, start, end) in enumerate(clips)
+    ]
+    return make_shard(requests, {clip.clip_id: IDENTITY for clip in requests})
+
+
+def test_halves_are_whole_files_or_parts_that_follow_each_other():
+    files = _cut(("a", 0, 1000), ("a", 1000, 9000), ("b", 0, 1000), ("c", 0, 2000))
+    first, second = files.halves()
+    assert ([clip.path for clip in first.clips], [clip.path for clip in second.clips]) == (["a", "a"], ["b", "c"])
+    assert files.share_of(first) == pytest.approx(9 / 12)
+    one_file = _cut(("a", 7000, 8000), ("a", 0, 1000), ("a", 3000, 4000), ("a", 5000, 8000))
+    first, second = one_file.halves()
+    assert [clip.start_ms for clip in (*first.clips, *second.clips)] == [0, 3000, 5000, 7000]
+    assert one_file.share_of(second) == pytest.approx(4 / 6)
+    assert _cut(("a", 0, None), ("b", 0, 1000)).share_of(_cut(("a", 0, None))) == 0.5
+    assert _cut(("a", 0, None)).halves() == []
+    assert {half.name for half in one_file.halves()} == {half.name for half in one_file.halves()}
+
+
+def test_smaller_pieces_have_less_time(work):
+    one = work(1, shard_timeout_s=3600.0).pool
+    assert [one._time_for(wanted_s) for wanted_s in (1800.0, 400.0, 3.0)] == [1800.0, 400.0, 360.0]
+    assert work(1, shard_timeout_s=300.0).pool._time_for(3.0) == 120.0
+    assert work(1, shard_timeout_s=5.0).pool._time_for(3.0) == 5.0
