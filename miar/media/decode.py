@@ -103,7 +103,7 @@ class SpanEnd:
     message: str | None = None
     """One line for a person, beside ``problem``."""
     bad_samples: int = 0
-    """Samples at the file's own rate that were NaN or infinite and became 0."""
+    """Samples at the file's own rate that were NaN or infinite and became 0: the sound is not to be trusted."""
 
 
 def decode_spans(
