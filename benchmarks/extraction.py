@@ -150,7 +150,7 @@ def against_loop(
     pool = ExtractionPool(job, len(plan.shards))
     cores = len(os.sched_getaffinity(0))
     try:
-        with worker(threads=cores) as loop, ThreadPoolExecutor(cores) as threads:
+        with worker(threads=cores) as loop, ThreadPoolExecutor(pool.workers) as threads:
 
             def run_loop() -> float:
                 spent.append(loop(bare.loop, request))
@@ -168,12 +168,7 @@ def against_loop(
 
 def run_pool(store: Store, job: Path, pool: ExtractionPool, threads: ThreadPoolExecutor, shards: list[Shard]) -> None:
     """Every shard through the worker pool, rows staged; then away with them, so that the next round stages anew."""
-
-    def one(shard: Shard) -> list[Any]:
-        with pool.a_free_worker:
-            return pool.run(shard)
-
-    outcomes = [outcome for found in threads.map(one, shards) for outcome in found]
+    outcomes = [outcome for found in threads.map(pool.run, shards) for outcome in found]
     failed = [failure for outcome in outcomes for failure in outcome.failures]
     assert not failed, f"{len(failed)} extractions failed, the first: {failed[0]}"
     specs = {feature_set.table: feature_spec(feature_set) for feature_set in Job.load(job).feature_sets}

@@ -6,22 +6,25 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import TaskRunner
 
 from flows.artifacts import refresh_table
 from flows.runners import threads
 from miar.config import PipelineConfig, resolve_config
 from miar.features.contract import Modality
-from miar.pipeline.plan import open_store, plan_refresh, refresh_targets
+from miar.pipeline.extract import worker_count
+from miar.pipeline.plan import plan_refresh
 from miar.pipeline.progress import advance
 from miar.pipeline.refresh import lay_out, running_job, shard_names
-from miar.pipeline.shards import Job, Shard, ShardOutcome
+from miar.pipeline.shards import Shard, ShardOutcome
+from miar.pipeline.targets import Target, for_each, open_store, refresh_targets
 from storage import Store
 from tasks.commit import commit_shard
 from tasks.extract import close_pool, draining, extract_shard
 
 
-# The threads only wait for worker processes, whose number is `execution.workers`.
-@flow(name="refresh-features", task_runner=threads(32), persist_result=False)
+# Shards have threads of their own, as many as the job has worker processes.
+@flow(name="refresh-features", task_runner=threads(1), persist_result=False)
 def refresh_features(
     store: str,
     corpus: str | None = None,
@@ -42,20 +45,22 @@ def refresh_features(
     """
     if prepared:
         return [_run(Store.open(store), Path(prepared))]
-    target = open_store(store, corpus)
+    opened = open_store(store, corpus)
     settings = resolve_config(config)
     if only:
         settings = settings.only(set(only))
-    return [
-        _plan_and_run(target, settings, root, corpus_id, retry_failed)
-        for corpus_id, root in refresh_targets(target, corpus)
-    ]
+    results, error = for_each(
+        refresh_targets(opened, corpus), lambda target: _plan_and_run(opened, settings, target, retry_failed)
+    )
+    if error is not None:
+        raise error
+    return results
 
 
-def _plan_and_run(
-    store: Store, config: PipelineConfig, root: str | None, corpus_id: str | None, retry_failed: bool
-) -> dict[str, Any]:
-    plan = plan_refresh(store, config, root=root, corpus_id=corpus_id, retry_failed=retry_failed)
+def _plan_and_run(store: Store, config: PipelineConfig, target: Target, retry_failed: bool) -> dict[str, Any]:
+    plan = plan_refresh(
+        store, target.configured(config), root=target.root, corpus_id=target.corpus_id, retry_failed=retry_failed
+    )
     return _run(store, lay_out(store, plan))
 
 
@@ -65,34 +70,40 @@ def _run(store: Store, folder: Path) -> dict[str, Any]:
             get_run_logger().warning(message)
         total = ShardOutcome(shard="", clips=0)
         result.update(rows_added=0, rows_replaced=0, rows_failed=0)
-        try:
-            _work_through(job, folder, shard_names(folder), total, result)
-        finally:
-            # Where one shard ended the run, those still queued must not begin.
-            draining.set()
-            close_pool(str(folder))
+        names = shard_names(folder)
+        with threads(worker_count(job, len(names))) as runner:
+            try:
+                _work_through(runner, folder, names, total, result)
+            finally:
+                # Where one shard ended the run, those still queued must not begin, and those in hand are given up.
+                draining.set()
+                close_pool(str(folder))
         result.update(counts=total.counts, seconds=total.seconds)
     refresh_table(result)
     return result
 
 
-def _work_through(job: Job, folder: Path, names: list[str], total: ShardOutcome, result: dict[str, Any]) -> None:
+def _work_through(
+    runner: TaskRunner[PrefectFuture[Any]], folder: Path, names: list[str], total: ShardOutcome, result: dict[str, Any]
+) -> None:
     """Map the shards over the workers and commit each as it comes in.
 
     A request to stop (SIGTERM, Ctrl-C) lets the shards in hand finish and be committed.
     """
     draining.clear()
     clips = sum(len(Shard.load(folder / "shards" / f"{name}.json").clips) for name in names)
-    futures: dict[PrefectFuture[Any], str] = {extract_shard.submit(str(folder), name): name for name in names}
+    futures = {runner.submit(extract_shard, {"folder": str(folder), "shard": name}): name for name in names}
     waiting = set(futures)
     stopped_by: BaseException | None = None
     while waiting:
         try:
             for future in as_completed(list(waiting)):
-                waiting.discard(future)
                 outcomes = future.result()
-                if outcomes is not None:
-                    _commit(folder, futures[future], outcomes, total, result)
+                counts = None if outcomes is None else commit_shard(str(folder), futures[future], outcomes)
+                # Not before the commit: should a signal end that, it is done again.
+                waiting.discard(future)
+                if outcomes is not None and counts is not None:
+                    _count(outcomes, counts, total, result)
                     advance("clips", total.clips, clips)
         except (TerminationSignal, KeyboardInterrupt) as signal:
             if stopped_by is not None:
@@ -104,10 +115,7 @@ def _work_through(job: Job, folder: Path, names: list[str], total: ShardOutcome,
         raise stopped_by
 
 
-def _commit(
-    folder: Path, shard: str, outcomes: list[ShardOutcome], total: ShardOutcome, result: dict[str, Any]
-) -> None:
-    counts = commit_shard(str(folder), shard, outcomes)
+def _count(outcomes: list[ShardOutcome], counts: dict[str, int], total: ShardOutcome, result: dict[str, Any]) -> None:
     for outcome in outcomes:
         total.add(outcome)
     for name, count in counts.items():

@@ -1,4 +1,4 @@
-"""The task runner of the flows. Always with a size: Prefect's default is unbounded."""
+"""The task runners of the flows. Always with a size: Prefect's default is unbounded."""
 
 from typing import Any, cast
 

@@ -72,7 +72,8 @@ class ExecutionConfig(_Section):
     """Estimated work per shard in seconds. A kill loses at most one shard per worker."""
     shard_clips: int = Field(default=1000, ge=1, le=1000)
     shard_timeout_s: float = Field(default=3600.0, gt=0)
-    """A worker that takes longer for one shard is replaced; its files are then tried one by one."""
+    """A worker that takes longer for one shard is replaced, and the shard is tried again in halves. A piece has as
+    much of this time as it is part of the shard, but two minutes and a tenth of it at least."""
 
 
 class PipelineConfig(_Section):

@@ -7,28 +7,34 @@ from miar.cli.console import counted, print_json, say, table, warn
 
 if TYPE_CHECKING:
     from miar.config import PipelineConfig
+    from miar.errors import UserError
 
 
 def plans_of(
     store: str, settings: "PipelineConfig", corpus: str | None, corpus_id: str | None, retry_failed: bool
-) -> list[dict[str, Any]]:
-    """For each corpus the plan's counts, and under ``estimate`` what it would take. Writes nothing, takes no lock."""
-    from miar.pipeline.estimate import estimate_refresh
-    from miar.pipeline.plan import plan_refresh, refresh_targets, store_to_look_at
+) -> tuple[list[dict[str, Any]], "UserError | None"]:
+    """For each corpus the plan's counts, and under ``estimate`` what it would take. Writes nothing, takes no lock.
 
-    found = []
-    with store_to_look_at(store, corpus) as target:
-        for known_id, root in refresh_targets(target, corpus):
+    The error is about those of several corpora that cannot be planned.
+    """
+    from miar.pipeline.estimate import estimate_refresh
+    from miar.pipeline.plan import plan_refresh
+    from miar.pipeline.targets import Target, for_each, refresh_targets, store_to_look_at
+
+    with store_to_look_at(store, corpus) as opened:
+
+        def look(target: Target) -> dict[str, Any]:
             plan = plan_refresh(
-                target,
-                settings,
-                root=root,
-                corpus_id=corpus_id or known_id,
+                opened,
+                target.configured(settings),
+                root=target.root,
+                corpus_id=target.corpus_id,
                 retry_failed=retry_failed,
                 adopt=False,
             )
-            found.append(plan.summary() | {"estimate": asdict(estimate_refresh(target, plan))})
-    return found
+            return plan.summary() | {"estimate": asdict(estimate_refresh(opened, plan))}
+
+        return for_each(refresh_targets(opened, corpus, corpus_id), look)
 
 
 def show_plans(plans: list[dict[str, Any]], *, json: bool) -> None:

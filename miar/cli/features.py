@@ -19,9 +19,14 @@ def refresh(
     config: ConfigOption = None,
     only: Annotated[str | None, typer.Option(help="Modalities to refresh: text,audio,face.")] = None,
     corpus_id: Annotated[
-        str | None, typer.Option(help="Name of the corpus in the store; default: the folder's.")
+        str | None,
+        typer.Option(
+            help="Name of the corpus in the store; default: the folder's. Without CORPUS: which of those it knows."
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; default: one per core, 8 at most.")
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again also what failed three times on the same input.")
     ] = False,
@@ -35,7 +40,8 @@ def refresh(
     [dim]Example:[/]  miar refresh ~/videos --store data/store --only text,audio
     """
     from miar.config import load_config
-    from miar.pipeline.plan import open_store, plan_refresh, refresh_targets
+    from miar.pipeline.plan import plan_refresh
+    from miar.pipeline.targets import Target, for_each, open_store, refresh_targets
 
     settings = load_config(config)
     if chosen := parse_modalities(only):
@@ -43,19 +49,34 @@ def refresh(
     if workers is not None:
         settings = settings.with_workers(workers)
     if dry_run:
-        show_plans(plans_of(store, settings, corpus, corpus_id, retry_failed), json=json)
-        return
-    target = open_store(store, corpus)
-    results = []
-    for known_id, root in refresh_targets(target, corpus):
-        plan = plan_refresh(target, settings, root=root, corpus_id=corpus_id or known_id, retry_failed=retry_failed)
-        results.append(_run_plan(target, plan))
+        plans, error = plans_of(store, settings, corpus, corpus_id, retry_failed)
+        show_plans(plans, json=json)
+    else:
+        opened = open_store(store, corpus)
+
+        def run(target: Target) -> dict[str, Any]:
+            plan = plan_refresh(
+                opened,
+                target.configured(settings),
+                root=target.root,
+                corpus_id=target.corpus_id,
+                retry_failed=retry_failed,
+            )
+            return _run_plan(opened, plan)
+
+        results, error = for_each(refresh_targets(opened, corpus, corpus_id), run)
+        _show_results(opened, results, json=json)
+    if error is not None:
+        raise error
+
+
+def _show_results(store: Any, results: list[dict[str, Any]], *, json: bool) -> None:
     if json:
         print_json(results)
         return
     for result in results:
         show_refresh(result)
-    _show_failures(target, results)
+    _show_failures(store, results)
 
 
 def _run_plan(store: Any, plan: Any) -> dict[str, Any]:

@@ -17,15 +17,13 @@ from miar.corpus.model import CorpusListing
 from miar.corpus.pairing import Pairing
 from miar.corpus.paths import escape_path, inside_root
 from miar.corpus.segments import Cut, cut_files
-from miar.corpus.sources import Files, find_files, fingerprint, local_root, open_source, read_bytes
+from miar.corpus.sources import Files, find_files, local_root, read_bytes
 from miar.corpus.splits import splits_of
 from miar.corpus.tables import Table, read_table
 from miar.corpus.words import Words
 from miar.errors import CorpusError
 from miar.media.errors import MediaError
 from storage.arrow import pc
-
-__all__ = ["fingerprint", "list_corpus", "open_source"]
 
 
 def list_corpus(
@@ -49,7 +47,7 @@ def list_corpus(
             it needs. What is wrong with single files is in the listing's ``problems``.
     """
     files = find_files(root, follow_outside_links=config.follow_outside_links)
-    corpus_id = config.corpus_id or _folder_name(root)
+    corpus_id = config.corpus_id or corpus_name(root)
     manifest, manifest_path = _find_table(root, files, config.manifest, "manifest")
     labels, labels_path = _find_table(root, files, config.labels, "labels")
     pairing = Pairing(files, [path for path in (manifest_path, labels_path) if path])
@@ -118,7 +116,11 @@ def _find_table(root: str, files: Files, wanted: str | None, default: str) -> tu
         raise CorpusError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _folder_name(root: str) -> str:
+def corpus_name(root: str) -> str:
+    """What a corpus is called where nobody says: as its folder, wherever that is mounted.
+
+    A link gives its own name, whatever folder it leads to today.
+    """
     folder = local_root(root)
     name = posixpath.basename((folder or root).replace("\\", "/").rstrip("/"))
     return escape_path(name) or "corpus"

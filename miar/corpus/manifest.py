@@ -14,11 +14,9 @@ from miar.corpus.segments import Cut, Pieces
 from miar.corpus.tables import Table
 from miar.corpus.words import Words, cues_of, speaker_of, text_of
 from miar.errors import CorpusError
-from miar.media.transcripts import Cue
+from miar.media.transcripts import LONGEST_MS, Cue
 from storage.arrow import pc
 
-_LONGEST_MS = 2.0**53
-"""Times beyond are no longer whole milliseconds in a float, nor times of any file."""
 _MOST_SEGMENTS = 2**31
 
 
@@ -121,7 +119,7 @@ def _times_ms(table: Table) -> tuple[np.ndarray, np.ndarray]:
 def _whole_ms(column: pa.Array, *, absent: int, bad: int) -> np.ndarray:
     given = mask(pc.is_valid(column))
     ms = np.rint(column.to_numpy(zero_copy_only=False) * 1000)
-    usable = given & (np.abs(ms) < _LONGEST_MS)
+    usable = given & (np.abs(ms) < LONGEST_MS)
     # A negative end would read as an absent one.
     times = np.where(usable, np.where(ms < 0, bad, ms), bad).astype(np.int64)
     times[~given] = absent

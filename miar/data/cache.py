@@ -29,7 +29,7 @@ from miar.data.dataset import Descriptor, ModalityData, Ragged
 from miar.data.feature_rows import FeatureRows, RowIndex, table_of
 from miar.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 COPY_VALUES = 2**22
 """Copied at a time (16 MiB of float32)."""

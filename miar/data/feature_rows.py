@@ -7,6 +7,7 @@ up to :data:`HELD_BYTES`, since the clips of two calls often share one.
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from miar.data.current import input_column, stale
 from miar.data.dataset import Descriptor, ModalityData, Ragged
 from miar.errors import UserError
 from storage import Snapshot
@@ -34,7 +36,7 @@ class RowIndex:
     """Where the rows of N clips stand in one table, in the order in which its files are read."""
 
     row: NDArray[np.int64]
-    """(N,) number of the clip's row in the table; -1 for a clip without one."""
+    """(N,) number of the clip's row in the table; -1 for a clip without one that was made from what it is now."""
     present: NDArray[np.bool_]
     """(N,) whether that row holds features: its status is ``ok``."""
     frames: NDArray[np.int64]
@@ -56,8 +58,19 @@ class RowIndex:
 class FeatureRows:
     """Reads one feature table for the clips of a reader. Threads may share it."""
 
-    def __init__(self, snapshot: Snapshot, descriptor: Descriptor, clip_ids: pa.Array) -> None:
-        """One scan of the table's keys; ``clip_ids`` are the reader's N clips."""
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        descriptor: Descriptor,
+        clip_ids: pa.Array,
+        inputs: Mapping[str, pa.ChunkedArray] | None = None,
+    ) -> None:
+        """One scan of the table's keys.
+
+        Args:
+            clip_ids: the reader's N clips.
+            inputs: :data:`miar.data.current.INPUTS` of each; a row that was made from something else is left out.
+        """
         self.width = len(descriptor["columns"])
         self.summary_columns = list(descriptor.get("summary_columns") or ())
         self._table = table_of(descriptor)
@@ -66,8 +79,9 @@ class FeatureRows:
         with readable(self._table):
             self._groups = [(file, group.id) for file, one in enumerate(self._fragments) for group in one.row_groups]
             sizes = [group.num_rows for one in self._fragments for group in one.row_groups]
-            keys = self._dataset.to_table(columns=["clip_id", "status", "n_frames"])
-        self.index = _index(keys, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), clip_ids)
+            keys = self._dataset.to_table(columns=["clip_id", "status", "n_frames", "input_hash"])
+        made_from = (inputs or {}).get(input_column(descriptor) or "")
+        self.index = _index(keys, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), clip_ids, made_from)
         self._start_holding()
 
     def read(self, positions: NDArray[np.int64]) -> ModalityData:
@@ -146,11 +160,16 @@ class FeatureRows:
 
 
 def quality_column(
-    snapshot: Snapshot, descriptors: dict[str, Descriptor], name: str, clip_ids: pa.Array
+    snapshot: Snapshot,
+    descriptors: dict[str, Descriptor],
+    indices: Mapping[str, RowIndex],
+    name: str,
+    clip_ids: pa.Array,
 ) -> NDArray[np.float64]:
     """(N,) one quality value of each clip, NaN where it has none.
 
     Args:
+        indices: modality -> where the clips' rows stand.
         name: ``quality_voiced_share``; ``face.quality_frames`` where several modalities have a column of that name.
 
     Raises:
@@ -164,11 +183,16 @@ def quality_column(
     modality, column = found[0]
     rows = snapshot.read(table_of(descriptors[modality]), columns=["clip_id", column])
     places = pc.fill_null(pc.index_in(clip_ids, value_set=rows["clip_id"]), -1).to_numpy()
-    return np.append(rows[column].to_numpy().astype(np.float64), np.nan)[places]
+    values = np.append(rows[column].to_numpy().astype(np.float64), np.nan)[places]
+    return np.where(indices[modality].row < 0, np.nan, values)
 
 
-def _index(keys: pa.Table, group_starts: NDArray[np.int64], clip_ids: pa.Array) -> RowIndex:
+def _index(
+    keys: pa.Table, group_starts: NDArray[np.int64], clip_ids: pa.Array, made_from: pa.ChunkedArray | None
+) -> RowIndex:
     positions = pc.fill_null(pc.index_in(keys["clip_id"], value_set=clip_ids), -1).to_numpy()
+    if made_from is not None:
+        positions = np.where(stale(keys["input_hash"], made_from, positions), -1, positions)
     rows = np.flatnonzero(positions >= 0)
     places = positions[rows]
     row, present = np.full(len(clip_ids), -1, np.int64), np.zeros(len(clip_ids), np.bool_)

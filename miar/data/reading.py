@@ -7,11 +7,13 @@
 
 Notable: where each clip's rows stand is known from one scan of keys, so every read touches the row groups that hold
 its clips and no others, and a pass in the order of the files decodes each row group once. A clip without a row in a
-feature table, or with a row of status ``missing``, simply lacks that modality; nothing here decides whether that
-matters. With ``cache``, features come from memory-mapped arrays and are the same bit for bit (miar.data.cache).
+feature table, with a row that was made from other words or another recording than the clip's (miar.data.current), or
+with a row of status ``missing``, simply lacks that modality; nothing here decides whether that matters. With ``cache``,
+features come from memory-mapped arrays and are the same bit for bit (miar.data.cache).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from miar.data.batches import MODALITIES
 from miar.data.cache import CachedRows, cached_rows
+from miar.data.current import INPUTS
 from miar.data.dataset import ClipDataset, Descriptor
 from miar.data.epochs import Epochs
 from miar.data.feature_rows import FeatureRows, quality_column, table_of
@@ -70,8 +73,10 @@ class SnapshotReader:
         self.snapshot = snapshot
         self.label = label
         self.feature_sets = _descriptors(snapshot, feature_sets)
-        clips = snapshot.read("clips", columns=CLIP_COLUMNS, filter=pc.field("state") == "live")
-        ordered = clips.sort_by([(name, "ascending") for name in CLIP_ORDER]).combine_chunks()
+        clips = snapshot.read("clips", columns=(*CLIP_COLUMNS, *INPUTS), filter=pc.field("state") == "live")
+        sorted_clips = clips.sort_by([(name, "ascending") for name in CLIP_ORDER])
+        feature_rows = partial(self._feature_rows, {name: sorted_clips[name] for name in INPUTS})
+        ordered = sorted_clips.select(CLIP_COLUMNS).combine_chunks()
         self.clips = next(iter(ordered.to_batches()), pa.RecordBatch.from_pylist([], ordered.schema))
         """One row per position."""
         found = None if label is None else read_label(snapshot, label)
@@ -80,11 +85,9 @@ class SnapshotReader:
         """(N,) a value, or an index into the classes; NaN where unlabelled."""
         self._rows: dict[str, FeatureRows] | dict[str, CachedRows]
         if cache is None:
-            self._rows = {name: self._feature_rows(name) for name in self.feature_sets}
+            self._rows = {name: feature_rows(name) for name in self.feature_sets}
         else:
-            self._rows = cached_rows(
-                Path(cache), snapshot.id, self.feature_sets, self.clips["clip_id"], self._feature_rows
-            )
+            self._rows = cached_rows(Path(cache), snapshot.id, self.feature_sets, self.clips["clip_id"], feature_rows)
 
     def __len__(self) -> int:
         return self.clips.num_rows
@@ -113,8 +116,10 @@ class SnapshotReader:
         chosen &= among(self.clips["corpus_id"], selection.corpora)
         chosen &= among(self.clips["clip_id"], selection.clip_ids)
         chosen &= label_mask(selection, self._label, self.targets)
+        indices = {name: rows.index for name, rows in self._rows.items()}
         for name, bounds in selection.quality.items():
-            chosen &= within(quality_column(self.snapshot, self.feature_sets, name, self.clips["clip_id"]), bounds)
+            values = quality_column(self.snapshot, self.feature_sets, indices, name, self.clips["clip_id"])
+            chosen &= within(values, bounds)
         return np.flatnonzero(chosen)
 
     def positions(self, clip_ids: Sequence[str]) -> Positions:
@@ -207,8 +212,8 @@ class SnapshotReader:
             yield positions[start:end]
             start = end
 
-    def _feature_rows(self, modality: str) -> FeatureRows:
-        return FeatureRows(self.snapshot, self.feature_sets[modality], self.clips["clip_id"])
+    def _feature_rows(self, inputs: Mapping[str, pa.ChunkedArray], modality: str) -> FeatureRows:
+        return FeatureRows(self.snapshot, self.feature_sets[modality], self.clips["clip_id"], inputs)
 
     def _by_size(self) -> list[FeatureRows | CachedRows]:
         """Feature tables, the one with most values first."""

@@ -246,18 +246,24 @@ class _SourcePass:
 
     def _finish(self, end: SpanEnd, clip: ClipRequest) -> None:
         if end.problem is not None:
+            self._abandon_sessions(end.span)
             self.fail(clip, end.problem.value, end.message or end.problem.value)
             return
         for table, extractor in self._audio.items():
             if table in clip.wants:
-                with self._timings.measure("audio"):
-                    extraction = _guarded(lambda extractor=extractor: extractor.extract(end.audio))
-                self.results.append((table, clip, extraction))
+                self.results.append((table, clip, self._heard(extractor, end)))
         for table in self._face:
             if table in clip.wants:
                 with self._timings.measure("face"):
                     extraction = self._close(table, end)
                 self.results.append((table, clip, extraction))
+
+    def _heard(self, extractor: AudioExtractor, end: SpanEnd) -> Extraction:
+        if end.bad_samples:
+            message = f"{end.bad_samples} samples of the sound are NaN or infinite: export it again"
+            return Extraction.failed("BadSamples", message)
+        with self._timings.measure("audio"):
+            return _guarded(lambda: extractor.extract(end.audio))
 
     def _close(self, table: str, end: SpanEnd) -> Extraction:
         session = self._sessions.pop((end.span, table), None)
@@ -271,11 +277,11 @@ class _SourcePass:
         for clip in clips:
             self.fail(clip, reason, message)
 
-    def _abandon_sessions(self) -> None:
-        """Sessions of clips that failed on the way hold native memory until they are closed."""
-        for session in self._sessions.values():
-            _guarded(session.close)
-        self._sessions.clear()
+    def _abandon_sessions(self, span: int | None = None) -> None:
+        """Close those of a clip that failed, or of all clips: until then they hold native memory and threads."""
+        for key in [key for key in self._sessions if span in (None, key[0])]:
+            _guarded(self._sessions.pop(key).close)
+            self._broken.pop(key, None)
 
 
 def opened(root: str, path: str) -> AbstractContextManager[MediaFile]:

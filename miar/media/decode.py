@@ -15,6 +15,7 @@ Notable:
 - **Only sampled frames become RGB.** Conversion costs more than decoding, so a frame is converted, scaled and
   turned
   upright once, and only when some clip wants it.
+- **Pictures long before the first span** are not decoded, which changes nothing that comes out.
 - **Memory** is bounded by the clips that are open at one time: their resampled sound, and one frame each.
 
 Importing this module is cheap; PyAV and soxr are imported when the first file is decoded.
@@ -102,7 +103,7 @@ class SpanEnd:
     message: str | None = None
     """One line for a person, beside ``problem``."""
     bad_samples: int = 0
-    """Samples at the file's own rate that were NaN or infinite and became 0."""
+    """Samples at the file's own rate that were NaN or infinite and became 0: the sound is not to be trusted."""
 
 
 def decode_spans(
@@ -112,7 +113,6 @@ def decode_spans(
     audio_rate: int | None,
     video: VideoRequest | None,
     limits: "MediaLimits",
-    threads: int = 1,
 ) -> Iterator[SpanFrame | SpanEnd]:
     """Decode ``file`` once, up to the last span's end, and hand out what each span needs.
 
@@ -127,7 +127,6 @@ def decode_spans(
             is
             refused; one that is too long is decoded up to the limit, and spans beyond it end with that
             problem.
-        threads: Decoder threads per stream. More make one file faster and many files slower.
 
     Raises:
         MediaError: before the first event: the file cannot be used at all, with one line that says why.
@@ -137,4 +136,4 @@ def decode_spans(
         raise ValueError("ask for audio, for video, or for both")
     from miar.media.session import decode_file
 
-    return decode_file(file, spans, audio_rate=audio_rate, video=video, limits=limits, threads=threads)
+    return decode_file(file, spans, audio_rate=audio_rate, video=video, limits=limits)

@@ -22,6 +22,7 @@ from miar.media.decode import Span, SpanFrame, VideoFrame, VideoRequest
 from miar.media.errors import MediaError, MediaProblem
 from miar.media.opening import check_side
 from miar.media.picture import Converter, FrameSampler, Picture
+from miar.media.skipping import CannotSkipError, LateStart
 from miar.media.sound import ClipSound, Samples, mono
 
 CONTINUOUS_S = 0.02
@@ -71,6 +72,10 @@ class Lane(ABC, Generic[CutT]):
             return
         for frame in frames:
             yield from self._take(frame)
+
+    def catch_up(self) -> Iterator[SpanFrame | int]:
+        """No further packet comes: decode those that were held back."""
+        yield from ()
 
     def close(self) -> Iterator[SpanFrame | int]:
         """The stream is over: complete every span that is left."""
@@ -196,8 +201,14 @@ class VideoLane(Lane[FrameSampler]):
         spans: Sequence[Span],
         limits: MediaLimits,
         request: VideoRequest,
+        *,
+        may_skip: bool,
     ) -> None:
+        """``may_skip``: whether to leave out what comes long before the first span (:mod:`miar.media.skipping`)."""
         super().__init__(stream, clock, spans, limits)
+        skips = may_skip and LateStart.is_worth_it(spans, limits.max_duration_s)
+        self._late = LateStart(spans, clock.zero_s) if skips else None
+        self._begins_by_s = math.inf
         self._fps = request.fps
         self._converter = Converter(request.max_side, stream.sample_aspect_ratio)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -205,9 +216,30 @@ class VideoLane(Lane[FrameSampler]):
         self._last_start_s = -math.inf
         self.frame_counts: dict[int, int] = {}
 
+    def decode(self, packet: "Packet[Any] | None") -> Iterator[SpanFrame | int]:
+        """As of any stream.
+
+        Raises:
+            CannotSkipError: the file has to be decoded from its beginning; nothing was yielded yet.
+        """
+        if self._late is None or packet is None:
+            yield from super().decode(packet)
+        elif self._late.take(packet):
+            yield from self.catch_up()
+
+    def catch_up(self) -> Iterator[SpanFrame | int]:
+        late, self._late = self._late, None
+        if late is not None:
+            self._begins_by_s = late.until_s
+            for packet in late.held():
+                yield from super().decode(packet)
+
     def _take(self, frame: DecodedFrame) -> Iterator[SpanFrame | int]:
         check_side(frame.width, frame.height, self.limits)
         start_s = self._place(frame.pts)
+        if start_s > self._begins_by_s:
+            raise CannotSkipError
+        self._begins_by_s = math.inf
         length_s = self._seconds(frame.duration) or self._nominal_s
         if start_s <= self._last_start_s:
             return  # out of order: it was to be shown before a frame that has been

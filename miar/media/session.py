@@ -13,6 +13,7 @@ from miar.media.decode import MediaFile, Span, SpanEnd, SpanFrame, VideoRequest
 from miar.media.errors import MediaError, MediaProblem
 from miar.media.lanes import AudioLane, Lane, VideoLane, end_s
 from miar.media.opening import open_media, pick_streams
+from miar.media.skipping import CannotSkipError
 
 TOLERATED_LOSS_S = 0.25
 """A span may miss this much of what its file promised: the last packets of many sound files do not decode."""
@@ -33,11 +34,14 @@ def decode_file(
     audio_rate: int | None,
     video: VideoRequest | None,
     limits: MediaLimits,
-    threads: int,
 ) -> Iterator[SpanFrame | SpanEnd]:
     """See :func:`miar.media.decode.decode_spans`."""
-    with open_media(file, limits) as container:
-        yield from _Session(container, spans, audio_rate, video, limits, threads).run()
+    try:
+        with open_media(file, limits) as container:
+            yield from _Session(container, spans, audio_rate, video, limits, may_skip=True).run()
+    except CannotSkipError:
+        with open_media(file, limits) as container:
+            yield from _Session(container, spans, audio_rate, video, limits, may_skip=False).run()
 
 
 def claimed_duration_s(container: InputContainer) -> float | None:
@@ -55,7 +59,8 @@ class _Session:
         audio_rate: int | None,
         video: VideoRequest | None,
         limits: MediaLimits,
-        threads: int,
+        *,
+        may_skip: bool,
     ) -> None:
         self._container = container
         self._spans = spans
@@ -69,8 +74,9 @@ class _Session:
         if audio_rate is not None and self._audio_stream is not None:
             self._audio = AudioLane(self._audio_stream, self._clock, spans, limits, audio_rate)
         if video is not None and self._video_stream is not None:
-            self._video_stream.codec_context.thread_count = threads
-            self._video = VideoLane(self._video_stream, self._clock, spans, limits, video)
+            # More threads make one file faster and many files slower.
+            self._video_stream.codec_context.thread_count = 1
+            self._video = VideoLane(self._video_stream, self._clock, spans, limits, video, may_skip=may_skip)
         self._lanes: dict[int, Lane] = {lane.stream.index: lane for lane in (self._audio, self._video) if lane}
         self._lanes_left = [len(self._lanes)] * len(spans)
         self._read_s = 0.0
@@ -93,6 +99,8 @@ class _Session:
     def _events(self) -> Iterator[SpanFrame | int]:
         """Frames, and a span's position each time that one lane is done with it."""
         yield from self._read()
+        for lane in self._lanes.values():
+            yield from self._guarded(lane.catch_up())
         self._is_over = any(not lane.is_done for lane in self._lanes.values())
         for lane in self._lanes.values():
             if not lane.is_done and not self._stop:

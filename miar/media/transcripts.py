@@ -19,10 +19,12 @@ from typing import Any
 from miar.media.encoding import decode_text
 from miar.media.errors import TranscriptError
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raised with every change of what is read from the same file, so that nothing read before is taken for it."""
 MAX_BYTES = 64 * 2**20
 """A transcript beyond this size is something else."""
+LONGEST_MS = 2**53
+"""Times beyond are no longer whole milliseconds in a float, nor times of any file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,6 @@ class Transcript:
     """In order of time. No two have the same times; they may overlap."""
     problems: list[str] = field(default_factory=list)
     """One line for each cue that was left out or mended."""
-
-    @property
-    def has_times(self) -> bool:
-        """Whether it cuts the file into segments, rather than saying what is said in all of it."""
-        return any(cue.end_ms is not None for cue in self.cues)
 
 
 _RawCue = tuple[float, float | None, str, str | None]
@@ -130,7 +127,7 @@ def _blocks(text: str) -> list[tuple[re.Match[str], list[str]]]:
 
 def _clock_s(parts: tuple[str | None, ...]) -> float:
     sign, hours, minutes, seconds, fraction = parts
-    value = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0)
+    value = float(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0)
     return (-1 if sign else 1) * (value + (int(fraction.ljust(3, "0")) / 1000 if fraction else 0))
 
 
@@ -177,11 +174,18 @@ def _timed_rows(rows: list[Mapping[str, Any]]) -> Iterator[_RawCue]:
             found = ", ".join(str(key) for key in row) or "nothing"
             raise TranscriptError(f"segment {number} lacks {', '.join(missing)}; it has {found}")
         try:
-            start_s, end_s = float(row["start"]), float(row["end"])
+            start_s, end_s = _seconds(row["start"]), _seconds(row["end"])
         except (TypeError, ValueError) as error:
             raise TranscriptError(f"segment {number}: start and end are times in seconds") from error
         speaker = row.get("speaker")
         yield start_s, end_s, str(row["text"]), None if speaker is None else str(speaker)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # JSON's whole numbers may have any number of digits
+        return math.inf
 
 
 _WORD_TIERS = re.compile(r"word|phone|phoneme|syll|segment s|mau", re.IGNORECASE)
@@ -230,7 +234,7 @@ def _clean(raw: Iterator[_RawCue]) -> Transcript:
             transcript.problems.append(f"cue {number} ({text[:40]!r}): {problem}")
         if times is None or not text:
             continue
-        speaker = (speaker or "").strip() or None
+        speaker = _encodable(speaker or "").strip() or None
         twin = merged.get(times)
         if twin is not None:  # two speakers at once, as some subtitles have it
             text = f"{twin.text} {text}"
@@ -244,6 +248,8 @@ def _times_ms(start_s: float, end_s: float | None) -> tuple[str | None, tuple[in
     """What is wrong with a cue's times, and the times to use; ``None`` where it has to be left out."""
     if not math.isfinite(start_s) or (end_s is not None and not math.isfinite(end_s)):
         return "its times are not numbers; left out", None
+    if max(abs(start_s), abs(end_s or 0.0)) * 1000 > LONGEST_MS:
+        return "its times lie beyond the end of any file (they are read as seconds); left out", None
     start_ms, end_ms = round(start_s * 1000), None if end_s is None else round(end_s * 1000)
     if end_ms is not None and end_ms <= start_ms:
         return f"it ends at {end_s:g} s, not after its start at {start_s:g} s; left out", None
@@ -256,12 +262,18 @@ def _times_ms(start_s: float, end_s: float | None) -> tuple[str | None, tuple[in
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|</?\d[\d:.]*>")
 _OVERRIDE = re.compile(r"\{\\[^}]*\}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def without_markup(text: str) -> str:
     """Plain text on one line: no HTML or vtt tags, no SubStation overrides, entities spelled out."""
     plain = html.unescape(_OVERRIDE.sub("", _TAG.sub("", text)))
-    return " ".join(plain.replace("\u200b", "").replace("\x00", "").split())
+    return " ".join(_encodable(plain).replace("\u200b", "").replace("\x00", "").split())
+
+
+def _encodable(text: str) -> str:
+    """JSON can write half of a character, which no file and no table can hold."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 # --- words

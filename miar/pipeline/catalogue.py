@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken, whole
 from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, media_hash, text_hash
+from miar.corpus.paths import escape_path
 from miar.errors import CorpusError
 from miar.pipeline.fingerprints import SOURCE_COLUMNS, fingerprinted_sources
 from storage import CLIPS, FAILURES, LABELS, TRANSCRIPTS, Store, TableSpec
@@ -119,8 +120,8 @@ def _refuse_vanished(listing: CorpusListing, known: pa.Table, max_lost_share: fl
     if before and lost > max_lost_share * len(before):
         raise CorpusError(
             f"{lost} of the {len(before)} files that the store knows of corpus '{listing.corpus_id}' are gone "
-            f"from {listing.root}: is the disk mounted? If they were really removed, set corpus.max_lost_share to 1; "
-            "if this is another corpus, give it its own corpus.corpus_id"
+            f"from {escape_path(listing.root)}: is the disk mounted? If they were really removed, set "
+            "corpus.max_lost_share to 1; if this is another corpus, give it its own corpus.corpus_id"
         )
 
 

@@ -5,30 +5,24 @@ Everything else is work, cut into shards of whole source files. Clips are column
 of them are looked through in seconds, and only those that have work become objects.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from miar.config import PipelineConfig
-from miar.corpus.listing import list_corpus
-from miar.corpus.sources import check_folder, local_root
-from miar.errors import CorpusError, UnavailableError
+from miar.corpus.listing import corpus_name, list_corpus
+from miar.errors import UnavailableError
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet
 from miar.features.registry import feature_set_of
 from miar.pipeline import catalogue
 from miar.pipeline.catalogue import CatalogueChanges
 from miar.pipeline.cutting import Work, cut_shards
-from miar.pipeline.runs import latest_runs, new_run_id
+from miar.pipeline.runs import new_run_id
 from miar.pipeline.shards import Shard
 from miar.pipeline.staleness import find_stale
-from storage import CLIPS, Store
+from storage import Store
 from storage.arrow import pc
 
 MAX_ATTEMPTS = 3
@@ -99,57 +93,6 @@ class RefreshPlan:
 
 def _extractor_of(table: str) -> str:
     return table.split("/")[1]
-
-
-def open_store(uri: str, corpus: str | None) -> Store:
-    """The store to refresh: made if it is not there and a corpus is named; a mistyped corpus leaves no store behind.
-
-    Raises:
-        CorpusError: the corpus does not exist, or is a file.
-        StoreError: no corpus is named and there is no store, or what is there is none.
-    """
-    if corpus is None:
-        return Store.open(uri)
-    if (folder := local_root(corpus)) is not None:
-        check_folder(folder)
-    return Store.create(uri)
-
-
-@contextmanager
-def store_to_look_at(uri: str, corpus: str | None) -> Iterator[Store]:
-    """As :func:`open_store`, for a look that changes nothing: where there is no store yet, an empty one stands in.
-
-    Raises:
-        CorpusError, StoreError: as :func:`open_store`; also where a store on an object store is not there yet.
-    """
-    if corpus is not None and (folder := local_root(corpus)) is not None:
-        check_folder(folder)
-    place = local_root(os.path.expanduser(uri))
-    if corpus is None or place is None or (os.path.exists(place) and (os.path.isfile(place) or os.listdir(place))):
-        yield Store.open(uri)
-    else:
-        with TemporaryDirectory() as empty:
-            yield Store.create(empty)
-
-
-def refresh_targets(store: Store, corpus: str | None) -> list[tuple[str | None, str | None]]:
-    """(corpus id, root) of every corpus that a refresh without arguments is about; one pair where ``corpus`` is given.
-
-    A corpus that was read from a folder is read from there again; one that was imported has no root.
-
-    Raises:
-        CorpusError: the store knows no corpus yet.
-    """
-    if corpus is not None:
-        return [(None, corpus)]
-    ids = sorted(pc.unique(store.table(CLIPS).read(columns=["corpus_id"])["corpus_id"]).to_pylist())
-    if not ids:
-        raise CorpusError("the store knows no corpus yet: give a folder, `miar refresh CORPUS --store ...`")
-    roots: dict[str, str] = {}
-    for run in reversed(latest_runs(store, "refresh")):
-        if run["corpus_id"] and run["config"].get("root"):
-            roots[run["corpus_id"]] = run["config"]["root"]
-    return [(corpus_id, roots.get(corpus_id)) for corpus_id in ids]
 
 
 def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[FeatureSet], dict[str, str]]:
@@ -249,18 +192,11 @@ def plan_feature_sets(
 def _read_corpus(
     store: Store, config: PipelineConfig, root: str, corpus_id: str | None
 ) -> tuple[CatalogueChanges, str]:
-    corpus_id = corpus_id or config.corpus.corpus_id or default_corpus_id(root)
+    corpus_id = corpus_id or config.corpus.corpus_id or corpus_name(root)
     corpus = config.corpus.model_copy(update={"corpus_id": corpus_id})
     known = catalogue.known_clips(store, corpus_id)
     listing = list_corpus(root, corpus, catalogue.known_splits(known), catalogue.known_words(store, corpus_id))
     return catalogue.compare(store, listing, known, corpus.max_lost_share), corpus_id
-
-
-def default_corpus_id(root: str) -> str:
-    """The name of the folder: it stays the same wherever the corpus is mounted."""
-    if "://" in root:
-        return root.rstrip("/").rsplit("/", 1)[-1]
-    return Path(root).resolve().name
 
 
 def _imported_corpus(store: Store, corpus_id: str) -> CatalogueChanges:

@@ -5,6 +5,7 @@ does the work (a thread, a process, another machine) is handed paths and not arr
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -123,7 +124,8 @@ def _drop_finished(store: Store, job: Job, folder: Path) -> None:
 
 
 def _absolute(root: str | None) -> str | None:
-    return root if root is None or "://" in root else str(Path(root).resolve())
+    """A link stays one: what it leads to may be another folder the next time."""
+    return root if root is None or "://" in root else os.path.abspath(root)
 
 
 def _describe(store: Store, feature_set: FeatureSet) -> None:

@@ -12,13 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from miar.data.current import INPUTS, input_column, stale
 from miar.hashing import stable_key
 from miar.pipeline.runs import staging_folder
 from miar.pipeline.trained import feature_tables_of, load_model, model_id, snapshot_to_score
 from storage import SCORES, KeyedTable, Snapshot, Store
+from storage.arrow import pc
 
 if TYPE_CHECKING:
     from miar.data.reading import SnapshotReader
@@ -129,18 +131,28 @@ def _model(source: str) -> Any:
 
 
 def _input_hashes(snapshot: Snapshot, tables: Mapping[str, str], corpus_id: str | None) -> dict[str, str]:
-    """clip_id -> hash over the input of every feature row that the model reads, for the live clips."""
+    """clip_id -> hash over the input of every feature row that the model reads, for the live clips.
+
+    A row that was made from something else than what the clip is now is not read (:mod:`miar.data.current`).
+    """
+    from miar.data.feature_rows import table_of
+
     live = pc.field("state") == "live"
     if corpus_id is not None:
         live &= pc.field("corpus_id") == corpus_id
-    clips = snapshot.read("clips", columns=["clip_id", "split"], filter=live).to_pylist()
-    parts: dict[str, list[str]] = {row["clip_id"]: [row["split"] or ""] for row in clips}
+    clips = snapshot.read("clips", columns=["clip_id", "split", *INPUTS], filter=live)
+    parts = [[split or ""] for split in clips["split"].to_pylist()]
+    descriptors = {table_of(row): row for row in snapshot.feature_sets}
     for table in sorted(set(tables.values()) & set(snapshot.tables())):
         rows = snapshot.read(table, columns=["clip_id", "input_hash"])
-        for clip_id, input_hash in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-            if clip_id in parts:
-                parts[clip_id].append(f"{table}={input_hash}")
-    return {clip_id: stable_key(hashes) for clip_id, hashes in parts.items()}
+        at = pc.fill_null(pc.index_in(rows["clip_id"], value_set=clips["clip_id"]), -1).to_numpy()
+        made_from = input_column(descriptors[table])
+        if made_from is not None:
+            at = np.where(stale(rows["input_hash"], clips[made_from], at), -1, at)
+        for position, input_hash in zip(at.tolist(), rows["input_hash"].to_pylist(), strict=True):
+            if position >= 0:
+                parts[position].append(f"{table}={input_hash}")
+    return {clip_id: stable_key(hashes) for clip_id, hashes in zip(clips["clip_id"].to_pylist(), parts, strict=True)}
 
 
 def _scored(store: Store, identity: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The unit of work: whole source files that one worker process takes in one go, and what came of them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,27 @@ class Shard:
         assert value is not None, "the plan asks only for what a clip has"
         return value
 
-    def pieces(self) -> Iterator["Shard"]:
-        """The same work in smaller pieces: by file, or by clip where there is one file; none where it is one clip."""
+    def halves(self) -> list["Shard"]:
+        """The same work in two pieces: half of the files, or the first and the second half of the one file there is.
+
+        None where it is one clip.
+        """
         if len(self.clips) == 1:
-            return
-        keys = {clip: clip.path if len(self.paths) > 1 else clip.clip_id for clip in self.clips}
-        for key in dict.fromkeys(keys.values()):
-            yield make_shard([clip for clip in self.clips if keys[clip] == key], self.identities)
+            return []
+        order = {path: number for number, path in enumerate(self.paths)}
+        clips = sorted(self.clips, key=lambda clip: (order[clip.path], clip.start_ms))
+        middle = len(clips) // 2
+        if len(order) > 1:
+            first = set(self.paths[: len(order) // 2])
+            middle = sum(clip.path in first for clip in clips)
+        return [make_shard(piece, self.identities) for piece in (clips[:middle], clips[middle:])]
+
+    def share_of(self, piece: "Shard") -> float:
+        """How much of this work ``piece`` is: by time, or by number where clips go to the end of their file."""
+        lengths = {clip: max(0, (clip.end_ms or 0) - clip.start_ms) for clip in self.clips}
+        if any(clip.end_ms is None for clip in self.clips) or not any(lengths.values()):
+            return len(piece.clips) / len(self.clips)
+        return sum(lengths[clip] for clip in piece.clips) / sum(lengths.values())
 
     def without(self, is_done: Callable[[str, str], bool]) -> "Shard | None":
         """The shard without the rows for which ``is_done(clip_id, table)``: itself where there are none, ``None`` where

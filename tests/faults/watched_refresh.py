@@ -52,9 +52,10 @@ def refresh(store_uri: str, corpus: str, most_shards: int | None = None) -> None
     """Plan, map the shards over the workers, commit each as it comes in: what flows/refresh_features.py does."""
     from miar.config import parse_config
     from miar.pipeline import extract
-    from miar.pipeline.plan import open_store, plan_refresh
+    from miar.pipeline.plan import plan_refresh
     from miar.pipeline.refresh import commit_shard, lay_out, running_job, shard_names
     from miar.pipeline.shards import Shard
+    from miar.pipeline.targets import open_store
 
     extract.initialise_worker = initialise_worker
     config = parse_config(

@@ -1,9 +1,13 @@
 """A refresh does what changed and nothing else, and a bad file costs that file."""
 
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import av
@@ -131,6 +135,52 @@ def test_two_refreshes_of_one_extractor_exclude_each_other(space):
     assert not list((space.store_path / "_staging").iterdir())
     with space.store.lock(lock_name("corpus", sound)):
         assert _refresh(space, only=[Modality.TEXT])["to_extract"] == {"text": 1}
+
+
+def test_one_corpus_that_cannot_be_read_does_not_keep_the_others_from_it(finished, tmp_path: Path):
+    from flows.refresh_features import refresh_features
+    from miar.errors import CorpusError
+
+    store, config = tmp_path / "store", {"extractors": [{"extractor": "opensmile"}], "execution": {"workers": 1}}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copyfile(finished.corpus / "videos" / "v00000.mp4", tmp_path / name / "a.mp4")
+        refresh_features(str(store), str(tmp_path / name), config)
+    shutil.rmtree(tmp_path / "first")
+    shutil.copyfile(finished.corpus / "videos" / "v00001.mp4", tmp_path / "second" / "b.mp4")
+    with pytest.raises(CorpusError, match="1 of 2 corpora were not refreshed: first"):
+        refresh_features(str(store), None, config)
+    assert sorted((row["corpus_id"], row["path"]) for row in live_rows(store, "clips")) == [
+        ("first", "a.mp4"),
+        ("second", "a.mp4"),
+        ("second", "b.mp4"),
+    ]
+    assert_each_clip_once(store, ("opensmile",))
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_ends_early_does_not_wait_for_the_shard_in_hand(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A commit fails for good while another worker is at its shard, and stays there."""
+    from flows.refresh_features import refresh_features
+    from miar.pipeline import refresh
+    from storage import StoreError
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    def stop_a_worker() -> None:
+        while len(found := [one for one in multiprocessing.active_children() if "pebble" in one.name]) < 2:
+            time.sleep(0.01)
+        os.kill(found[0].pid or 0, signal.SIGSTOP)
+
+    monkeypatch.setattr(refresh, "commit_shard", full)
+    threading.Thread(target=stop_a_worker, daemon=True).start()
+    config = {"extractors": [{"extractor": "opensmile"}], "execution": {"workers": 2, "shard_clips": 8}}
+    with pytest.raises(StoreError, match="the disk is full"):
+        refresh_features(str(tmp_path / "store"), str(finished.corpus), config)
+    assert not [one for one in multiprocessing.active_children() if "pebble" in one.name]
 
 
 def test_an_extractor_without_weights_is_left_out_with_its_reason(space, tmp_path: Path):

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miar.config import CorpusConfig, SplitConfig
-from miar.corpus.listing import fingerprint, list_corpus, open_source
+from miar.corpus.listing import list_corpus
 from miar.corpus.model import Clip, Source
 from miar.corpus.paths import escape_path, inside_root, unescape_path
+from miar.corpus.sources import fingerprint, open_source
 from miar.corpus.splits import assign_splits
 from miar.errors import CorpusError
 from miar.media.errors import MediaError

@@ -257,6 +257,74 @@ def test_an_exception_in_an_extractor_fails_that_clip_only(footage):
     assert face.closed == 2  # the broken session too: it holds native memory
 
 
+class CountedFaces(FragileFace):
+    """Says how many of its sessions were open at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_now = self.most = 0
+
+    def open(self):
+        self.open_now += 1
+        self.most = max(self.most, self.open_now)
+        return self
+
+    def push(self, frame) -> None:
+        pass
+
+    def close(self) -> Extraction:
+        self.open_now -= 1
+        return super().close()
+
+
+def test_a_clip_that_failed_keeps_no_session_open(tmp_path):
+    """A landmarker holds 30 MB and four threads."""
+    path = tmp_path / "damaged.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"g": "25", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        noise = np.random.default_rng(0)
+        for _ in range(200):
+            picture = noise.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for number, packet in enumerate(packets):
+        if 12 < number % 25 < 24:
+            place = data.index(packet)
+            data[place : place + len(packet)] = bytes(len(packet))
+    path.write_bytes(data)
+    faces = CountedFaces()
+    clips = [clip(str(second), path.name, ["face"], second * 1000, second * 1000 + 1000) for second in range(8)]
+    rows = runner.extract_source(lambda: runner.opened(str(tmp_path), path.name), clips, {"face": faces}, MediaLimits())
+    assert [extraction.reason for _, _, extraction in rows] == ["damaged"] * 8
+    assert faces.most <= 2
+    assert faces.open_now == 0
+
+
+def test_sound_with_samples_that_are_no_numbers_fails_its_clip(tmp_path):
+    path = tmp_path / "export.wav"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        sound = np.full((1, 32_000), 0.1, np.float32)
+        sound[0, 20_000:20_005] = np.nan
+        block = av.AudioFrame.from_ndarray(sound, format="flt", layout="mono")
+        block.sample_rate = 16_000
+        out.mux(stream.encode(block))
+        out.mux(stream.encode(None))
+    clips = [clip("good", path.name, ["ears"], 0, 1000), clip("bad", path.name, ["ears"], 1000, 2000)]
+    ears = OpenSmileConfig()
+    rows = runner.extract_source(
+        lambda: runner.opened(str(tmp_path), path.name), clips, {"ears": build_extractor(ears)}, MediaLimits()
+    )
+    found = {request.clip_id: extraction for _, request, extraction in rows}
+    assert found["good"].status is not Status.FAILED
+    assert (found["bad"].status, found["bad"].reason) == (Status.FAILED, "BadSamples")
+    assert found["bad"].message == "5 samples of the sound are NaN or infinite: export it again"
+
+
 def test_a_text_that_breaks_the_model_does_not_take_the_batch_along():
     clips = [clip(text, "x", (), text=text) for text in ("fine", "boom", "good")]
     rows = dict(runner.extract_texts(Fragile(Modality.TEXT), clips))

@@ -32,13 +32,14 @@ def write_footage(
     frame_times: list[int] | None = None,
     rotation: float | None = None,
     options: dict[str, str] | None = None,
+    video_options: dict[str, str] | None = None,
     container_format: str | None = None,
 ) -> Path:
     """A file whose pictures are flat greys ``picture(t)`` and whose sound is ``sound``, (channels, n) in -1..1."""
     frames: list[tuple[float, Any, Any]] = []
     with av.open(str(path), "w", format=container_format, options=options or {}) as output:
         if video:
-            stream: Any = output.add_stream(video, rate=fps)
+            stream: Any = output.add_stream(video, rate=fps, options=video_options or {})
             stream.width, stream.height, stream.pix_fmt = size[0], size[1], pixels
             if rotation is not None:
                 stream.set_display_rotation(rotation)
@@ -109,10 +110,9 @@ def decode(
     max_side: int = 640,
     audio_rate: int | None = 16_000,
     limits: MediaLimits | None = None,
-    threads: int = 1,
 ) -> Decoded:
     wanted = spans or [Span(0, None)]
-    options = {"audio_rate": audio_rate, "limits": limits or MediaLimits(), "threads": threads}
+    options = {"audio_rate": audio_rate, "limits": limits or MediaLimits()}
     return Decoded(file, wanted, fps, max_side, **options)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,3 +205,37 @@ def test_any_bytes_give_cues_or_one_line(content, name):
         assert cue.start_ms >= 0
         assert cue.end_ms is None or cue.end_ms > cue.start_ms
         assert cue.text == " ".join(cue.text.split()) != ""
+
+
+NINES = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "left"),
+    [
+        (
+            "a.json",
+            '[{"start": 0, "end": 1, "text": "\\ud83d hi", "speaker": "\\ud83d"}]',
+            [Cue(0, 1000, "\ufffd hi", "\ufffd")],
+        ),
+        ("a.json", '{"text": "only \\ude00"}', [Cue(0, None, "only \ufffd")]),
+        ("a.csv", "start,end,text\n0,1e20,far\n1,2,near\n", [Cue(1000, 2000, "near")]),
+        ("a.json", '[{"start": 1700000000000000000, "end": 1700000001000000000, "text": "epoch"}]', []),
+        (
+            "a.json",
+            f'[{{"start": 0, "end": {NINES}, "text": "far"}}, {{"start": 0, "end": 1, "text": "near"}}]',
+            [Cue(0, 1000, "near")],
+        ),
+        ("a.csv", f"start,end,text\n-{NINES},2,far\n1,2,near\n", [Cue(1000, 2000, "near")]),
+        ("a.srt", f"{NINES}:00:00,000 --> {NINES}:00:02,000\nfar\n", []),
+        ("a.srt", f"00:00:00,000 --> {NINES * 20}:00:02,000\nfar\n", []),
+    ],
+)
+def test_what_no_table_can_hold_is_replaced_or_left_out(name, content, left):
+    """One transcript never ends a refresh: whatever was read of it can be written."""
+    found = read_transcript(content.encode(), name)
+    assert found.cues == left
+    pa.array([cue.text for cue in found.cues] + found.problems, pa.string())
+    pa.array([cue.speaker for cue in found.cues], pa.string())
+    pa.array([time for cue in found.cues for time in (cue.start_ms, cue.end_ms)], pa.int64())
+    assert len(found.problems) == ("far" in content) + ("epoch" in content)
