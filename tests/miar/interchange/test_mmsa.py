@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from made_corpora import Frames, contents, corpora, stored
@@ -287,6 +288,16 @@ def test_ids_of_another_form_become_video_and_segment(tmp_path: Path) -> None:
     result = export_mmsa(store, tmp_path / "made.pkl")
     assert as_mmsa_loads(tmp_path / "made.pkl", "train", is_aligned=False)["id"] == ["v$_$1"]
     assert result.without_label == 1
+
+
+def test_clips_without_an_id_of_their_own_become_video_and_segment(tmp_path: Path) -> None:
+    """A corpus whose labels name video and segment leaves ``source_id`` empty."""
+    store = stored(tmp_path, [made_row("a$_$1"), made_row("b", video_id="w", segment=3)])
+    clips = store.table(CLIPS).read()
+    place = clips.schema.get_field_index("source_id")
+    store.table(CLIPS).merge(clips.set_column(place, "source_id", pa.nulls(2, pa.string())))
+    export_mmsa(store, tmp_path / "made.pkl")
+    assert as_mmsa_loads(tmp_path / "made.pkl", "train", is_aligned=False)["id"] == ["v$_$1", "w$_$3"]
 
 
 def test_tokens_for_models_that_read_them(tmp_path: Path) -> None:
