@@ -100,8 +100,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def json_bytes(tree: Any) -> bytes:
-    """JSON as it stands in a checkpoint; NaN is written as null."""
-    return (json.dumps(_without_nan(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    """JSON as it stands in a checkpoint; NaN and infinity are written as null."""
+    return (json.dumps(_finite(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _configuration(model: "MIAR") -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _configuration(model: "MIAR") -> dict[str, Any]:
         "snapshot_id": model.record.snapshot_id,
         "training_config": model.record.training_config,
     }
-    return _without_nan(tree)
+    return _finite(tree)
 
 
 def _build(cls: "type[MIAR]", tree: dict[str, Any]) -> "MIAR":
@@ -162,13 +162,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: copy or train the model again") from error
 
 
-def _without_nan(tree: Any) -> Any:
-    """NaN has no name in JSON; it is written as null."""
+def _finite(tree: Any) -> Any:
+    """NaN and infinity have no name in JSON; they are written as null."""
     if isinstance(tree, dict):
-        return {name: _without_nan(value) for name, value in tree.items()}
+        return {name: _finite(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_without_nan(value) for value in tree]
-    return None if isinstance(tree, float) and math.isnan(tree) else tree
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _or_nan(value: float | None) -> float:
