@@ -17,7 +17,7 @@ from miar.cli.options import (
     split_list,
 )
 
-_SHOWN = ("n", "mae", "corr", "ccc", "acc2_non0", "wa", "ua", "weighted_f1")
+_SHOWN = ("n", "mae", "corr", "ccc", "acc2_non0", "wa", "ua", "f1")
 
 
 def train(
@@ -89,6 +89,8 @@ def evaluate(
     rows += [_shown(f"  from {name}", metrics) for name, metrics in result["subsets"].items()]
     rows += [_shown(name, metrics) for name, metrics in result.get("baselines", {}).items()]
     table(f"on {split}", rows)
+    for warning in result.get("warnings", ()):
+        warn(warning)
 
 
 def score(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from miar.data.dataset import ClipDataset, ModalityData
 from miar.errors import UserError
-from miar.evaluation.ridge import Blocks, fit_ridge
+from miar.models.ridge import Blocks, fit_ridge
 
 Array = NDArray[np.float64]
 

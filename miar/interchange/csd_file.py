@@ -120,9 +120,11 @@ class CsdFile:
         found: dict[str, Any] = {}
         if "metadata" not in self._group:
             return found
-        for name, dataset in self._inside(self._group, "metadata", h5py.Group).items():
-            if isinstance(dataset, h5py.Dataset) and dataset.shape == (1,) and not dataset.external:
-                text = dataset[0].decode("utf-8", "replace") if isinstance(dataset[0], bytes) else str(dataset[0])
+        described = self._inside(self._group, "metadata", h5py.Group)
+        for name in map(str, described):
+            member = self._inside(described, name, h5py.HLObject)
+            if isinstance(member, h5py.Dataset) and member.shape == (1,):
+                text = member[0].decode("utf-8", "replace") if isinstance(member[0], bytes) else str(member[0])
                 try:
                     found[name] = json.loads(text)
                 except json.JSONDecodeError:

@@ -150,11 +150,7 @@ def _by_key(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _clip_columns(clips: pa.Table, labels: Mapping[str, list[Any]], label: str) -> dict[str, Any]:
-    rows = clips.select(["source_id", "video_id", "segment"]).to_pylist()
-    ids = [
-        row["source_id"] if SEPARATOR in row["source_id"] else f"{row['video_id']}{SEPARATOR}{row['segment']}"
-        for row in rows
-    ]
+    ids = [_name(row) for row in clips.select(["source_id", "video_id", "segment"]).to_pylist()]
     if len(set(ids)) < len(ids):
         twice = next(clip for clip in ids if ids.count(clip) > 1)
         raise UserError(f"two clips would be called {twice!r}; give each its own segment")
@@ -169,6 +165,12 @@ def _clip_columns(clips: pa.Table, labels: Mapping[str, list[Any]], label: str) 
     if LABELS[ANNOTATIONS] in labels:
         columns[ANNOTATIONS] = ["" if value is None else str(value) for value in labels[LABELS[ANNOTATIONS]]]
     return columns
+
+
+def _name(clip: Mapping[str, Any]) -> str:
+    """The user's own id where it has MMSA's form; a clip whose labels were found by video and segment has none."""
+    own = clip["source_id"] or ""
+    return own if SEPARATOR in own else f"{clip['video_id']}{SEPARATOR}{clip['segment']}"
 
 
 def _number(value: Any) -> float:

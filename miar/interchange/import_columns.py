@@ -85,7 +85,7 @@ def _read_block(part: pa.Table, feature: FeatureColumn, columns: Sequence[str], 
         n_frames = np.ones(len(values), np.int32)
         times = _read_times(part, feature, n_frames, ids)
         return usable_block(tuple(names), "vector", values, n_frames, _reasons(_all_null(chosen)), times)
-    lists = _as_lists(chosen.column(0), feature, ids)
+    lists = _as_lists(chosen, columns[0], feature, ids)
     columns_, layout, values, n_frames = _read_lists(lists, feature, ids)
     is_null = lists.is_null().to_numpy(zero_copy_only=False)
     times = _read_times(part, feature, n_frames, ids)
@@ -126,7 +126,7 @@ def _read_times(
     """(sum of n_frames,) in seconds; ``None`` where the feature has no column of times."""
     if feature.times is None:
         return None
-    lists = _as_lists(part.column(feature.times), feature, ids)
+    lists = _as_lists(part, feature.times, feature, ids)
     lengths = _lengths(lists)
     wrong = np.flatnonzero(lengths != n_frames)
     if len(wrong):
@@ -153,18 +153,19 @@ def _common_width(
     return int(widths[first])
 
 
-def _as_lists(column: pa.ChunkedArray, feature: FeatureColumn, ids: Sequence[str]) -> pa.Array:
+def _as_lists(part: pa.Table, name: str, feature: FeatureColumn, ids: Sequence[str]) -> pa.Array:
+    column = part.column(name)
     array = pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if _is_text(array.type):
-        return _parse_json_lists(array, feature, ids)
+        return _parse_json_lists(array, name, feature, ids)
     if not _is_list(array.type):
-        raise UserError(_not_numbers(feature, feature.column, array.type))
+        raise UserError(_not_numbers(feature, name, array.type))
     return array
 
 
-def _parse_json_lists(array: pa.Array, feature: FeatureColumn, ids: Sequence[str]) -> pa.Array:
+def _parse_json_lists(array: pa.Array, name: str, feature: FeatureColumn, ids: Sequence[str]) -> pa.Array:
     parsed: list[object] = []
     for row, cell in enumerate(array.to_pylist()):
         text = (cell or "").strip()
@@ -174,8 +175,7 @@ def _parse_json_lists(array: pa.Array, feature: FeatureColumn, ids: Sequence[str
             value = text
         if value is not None and not isinstance(value, list):
             raise UserError(
-                f"{feature.label}: column {feature.column!r} of clip {ids[row]!r} is not a "
-                f"JSON list of numbers: {text[:40]!r}"
+                f"{feature.label}: column {name!r} of clip {ids[row]!r} is not a JSON list of numbers: {text[:40]!r}"
             )
         parsed.append(value)
     is_matrix = any(isinstance(value, list) and value and isinstance(value[0], list) for value in parsed)
@@ -183,7 +183,7 @@ def _parse_json_lists(array: pa.Array, feature: FeatureColumn, ids: Sequence[str
     try:
         return pa.array(parsed, type=kind)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise UserError(_not_numbers(feature, feature.column, "JSON lists of other things")) from error
+        raise UserError(_not_numbers(feature, name, "JSON lists of other things")) from error
 
 
 def _numbers(column: pa.Array | pa.ChunkedArray, feature: FeatureColumn, name: str) -> NDArray[np.float32]:

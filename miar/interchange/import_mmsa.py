@@ -21,7 +21,7 @@ from miar.features.contract import Modality
 from miar.interchange.blocks import BLOCK_BYTES, FeatureBlock, IncomingFeature, check_width, usable_block
 from miar.interchange.bring_in import ImportResult, Incoming, bring_in, described_files
 from miar.interchange.mmsa_layout import FEATURES, IDS, LABELS, TEXTS, TOKENS, segment_of, video_of
-from miar.interchange.mmsa_values import array_of, labels_of, sequences_of, texts_of
+from miar.interchange.mmsa_values import array_of, count_of, labels_of, sequences_of, texts_of
 from miar.interchange.safe_pickle import load_plain_pickle
 from storage import Store
 
@@ -124,14 +124,18 @@ def _joined(parts: Sequence[_Part], key: str, read: Any) -> list[Any]:
     """One value per clip over all splits; ``None`` for the clips of a split without the key."""
     values: list[Any] = []
     for part in parts:
-        found = read(part.content[key], part.where(key)) if key in part.content else [None] * len(part.ids)
-        _check_count(part, key, len(found))
-        values += found
+        if key in part.content:
+            _check_count(part, key)
+            values += read(part.content[key], part.where(key))
+        else:
+            values += [None] * len(part.ids)
     return values
 
 
-def _check_count(part: _Part, key: str, count: int) -> None:
-    if count != len(part.ids):
+def _check_count(part: _Part, key: str) -> None:
+    """Before the rows are looked at: a small pickle can name very many."""
+    count = count_of(part.content[key])
+    if count is not None and count != len(part.ids):
         raise UserError(f"{part.where(key)} holds {count} clips, {part.where(IDS)} {len(part.ids)}; mend the file")
 
 
@@ -200,8 +204,8 @@ def _sequences(parts: Sequence[_Part], key: str, name: str, kind: Modality) -> _
             continue
         if key not in part.content:
             raise UserError(f"{part.split} has no {key!r}, other splits do; give every split the same arrays")
+        _check_count(part, key)
         frames = sequences_of(part.content[key], part.where(key))
-        _check_count(part, key, len(frames))
         first = first or part.ids[0]
         for clip, one in zip(part.ids, frames, strict=True):
             wanted = read.frames[0] if read.frames else one
@@ -216,15 +220,15 @@ def _lengths(part: _Part, key: str) -> list[int | None]:
     """Of a split's sequences, as the file says them; for text as its tokens' mask says."""
     named = f"{key}_lengths"
     if named in part.content:
+        _check_count(part, named)
         given = array_of(part.content[named], part.where(named))
         if given.dtype.kind not in "iuf" or given.ndim != 1 or not np.isfinite(given).all():
             raise UserError(f"{part.where(named)} should hold one whole number per clip; mend the file")
-        _check_count(part, named, len(given))
         return [int(length) for length in given]
     if key == "text" and TOKENS in part.content:
         tokens = array_of(part.content[TOKENS], part.where(TOKENS))
         if tokens.ndim == 3 and tokens.shape[1] == 3 and tokens.dtype.kind in "iuf":
-            _check_count(part, TOKENS, len(tokens))
+            _check_count(part, TOKENS)
             return [int(length) for length in tokens[:, 1, :].sum(axis=1)]
     return [None] * len(part.ids)
 

@@ -1,4 +1,8 @@
-"""The values of an MMSA file, in the shapes that its several makers gave them: arrays, lists, arrays of objects."""
+"""The values of an MMSA file, in the shapes that its several makers gave them: arrays, lists, arrays of objects.
+
+A pickle of a few bytes can name one list again and again, each time as part of another. So nothing here follows lists
+deeper than such a file has them, and whoever knows how many clips there are compares that with :func:`count_of` first.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +12,18 @@ from numpy.typing import NDArray
 
 from miar.errors import UserError
 from miar.interchange.safe_pickle import PickledArray
+
+MOST_PARTS = 8
+"""Of one clip's text: older ids are made of a video, a start and an end."""
+MOST_LETTERS = 200
+"""Of such a text in several parts."""
+
+
+def count_of(value: Any) -> int | None:
+    """How many clips ``value`` has a row for, before any of them is looked at; ``None`` where it has no rows."""
+    if isinstance(value, PickledArray):
+        return len(value.array) if value.array.ndim else None
+    return len(value) if isinstance(value, list | tuple) else None
 
 
 def array_of(value: Any, where: str) -> NDArray[Any]:
@@ -29,21 +45,8 @@ def texts_of(value: Any, where: str) -> list[str]:
     Raises:
         UserError: something else stands there.
     """
-    rows = value.array.tolist() if isinstance(value, PickledArray) else value
-    if not isinstance(rows, list | tuple):
-        raise UserError(f"{where} is no list of texts; mend the file")
-    return [_text(row, where) for row in rows]
-
-
-def _text(row: Any, where: str) -> str:
-    row = row.array.tolist() if isinstance(row, PickledArray) else row
-    if isinstance(row, bytes):
-        return row.decode("utf-8", "replace")
-    if isinstance(row, str | int | float):
-        return str(row)
-    if isinstance(row, list | tuple) and row and not any(isinstance(each, list | tuple | dict) for each in row):
-        return "_".join(_text(each, where) for each in row)
-    raise UserError(f"{where} is no list of texts; mend the file")
+    decoded: dict[bytes, str] = {}
+    return [_text(row, where, decoded) for row in _rows(value, where)]
 
 
 def labels_of(value: Any, where: str) -> list[float | str | None]:
@@ -52,15 +55,17 @@ def labels_of(value: Any, where: str) -> list[float | str | None]:
     Raises:
         UserError: several values per clip.
     """
-    rows = value.array if isinstance(value, PickledArray) else np.array(value)
-    if rows.ndim == 2 and rows.shape[1] == 1:
-        rows = rows[:, 0]
-    if rows.ndim != 1:
-        raise UserError(f"{where} holds {' x '.join(map(str, rows.shape))} values; a label is one value per clip")
-    if rows.dtype.kind in "biuf":
-        return [float(number) if np.isfinite(number) else None for number in rows]
-    names = [_text(each, where).strip() for each in rows.tolist()]
-    return [name or None for name in names]
+    if isinstance(value, PickledArray) and value.array.ndim != 1 and value.array.shape[1:] != (1,):
+        shape = " x ".join(map(str, value.array.shape))
+        raise UserError(f"{where} holds {shape} values; a label is one value per clip")
+    rows = [_only(row, where) for row in _rows(value, where)]
+    if not all(isinstance(row, int | float | np.number | np.bool_) for row in rows):
+        return [name.strip() or None for name in texts_of(rows, where)]
+    try:
+        numbers = np.array(rows, np.float64)
+    except OverflowError as error:
+        raise UserError(f"{where} holds a number that no label reaches; mend the file") from error
+    return [float(number) if np.isfinite(number) else None for number in numbers]
 
 
 def sequences_of(value: Any, where: str) -> Sequence[NDArray[Any]]:
@@ -71,14 +76,49 @@ def sequences_of(value: Any, where: str) -> Sequence[NDArray[Any]]:
     """
     if isinstance(value, PickledArray) and value.array.dtype != object:
         array = value.array[:, None, :] if value.array.ndim == 2 else value.array
-        sequences = list(array) if array.ndim == 3 else [array]
-    else:
-        rows = value.array.tolist() if isinstance(value, PickledArray) else value
-        sequences = [array_of(row, where) for row in rows] if isinstance(rows, list | tuple) else []
-    for sequence in sequences:
-        if sequence.ndim != 2 or sequence.shape[1] == 0 or sequence.dtype.kind not in "biuf":
-            shape = " x ".join(map(str, sequence.shape))
-            raise UserError(
-                f"{where} holds {shape} values of type {sequence.dtype} for a clip; it should be steps x columns"
-            )
-    return sequences
+        return [_sequence(each, where) for each in (array if array.ndim == 3 else [array])]
+    return [_sequence(array_of(row, where), where) for row in _rows(value, where)]
+
+
+def _sequence(array: NDArray[Any], where: str) -> NDArray[Any]:
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "biuf":
+        shape = " x ".join(map(str, array.shape))
+        raise UserError(f"{where} holds {shape} values of type {array.dtype} for a clip; it should be steps x columns")
+    return array
+
+
+def _rows(value: Any, where: str) -> Sequence[Any]:
+    rows = value.array.tolist() if isinstance(value, PickledArray) else value
+    if not isinstance(rows, list | tuple):
+        raise UserError(f"{where} is no list with a row for each clip; mend the file")
+    return rows
+
+
+def _text(row: Any, where: str, decoded: dict[bytes, str]) -> str:
+    """``decoded``: bytes that were met before, so that one text named a thousand times is made once."""
+    parts = _parts(row)
+    if not 1 <= len(parts) <= MOST_PARTS or not all(isinstance(part, str | bytes | int | float) for part in parts):
+        raise UserError(f"{where} is no list of texts; mend the file")
+    for part in parts:
+        if isinstance(part, bytes) and part not in decoded:
+            decoded[part] = part.decode("utf-8", "replace")
+    texts = [decoded[part] if isinstance(part, bytes) else str(part) for part in parts]
+    if len(texts) == 1:
+        return texts[0]
+    if sum(map(len, texts)) > MOST_LETTERS:
+        raise UserError(f"{where} holds parts of a text of more than {MOST_LETTERS} letters; mend the file")
+    return "_".join(texts)
+
+
+def _only(row: Any, where: str) -> Any:
+    parts = _parts(row)
+    if len(parts) != 1:
+        raise UserError(f"{where} holds {len(parts)} values for a clip; a label is one value per clip")
+    return parts[0]
+
+
+def _parts(row: Any) -> Sequence[Any]:
+    """The values of one clip: those of a list or an array, or the one that it is."""
+    if isinstance(row, PickledArray):
+        return row.array.ravel().tolist()
+    return row if isinstance(row, list | tuple) else [row]

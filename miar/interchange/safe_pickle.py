@@ -4,8 +4,9 @@ A pickle is a program. This reader knows a dozen names and nothing else, and non
 what a pickle tells it about memory (``numpy.ndarray((2,), "O", b"...")`` alone crashes the interpreter, and a forged
 dtype state turns bytes into object pointers). Arrays are therefore put together here, from checked parts.
 
-A small file can also ask for much memory: by a length or the number of a memo entry that it only claims, or by copying
-one text again and again. Its opcodes are therefore looked through first, and what calls make is counted.
+A small file can also ask for much memory: by a length or the number of a memo entry that it only claims, by a shape
+whose rows are empty, or by copying one text or one list again and again. Its opcodes are therefore looked through
+first, and what calls and states make is counted.
 
 Notable: both ``numpy.core`` and ``numpy._core`` are understood; arrays come back as :class:`PickledArray`, since a
 pickle is free to name one before it says what is in it.
@@ -17,6 +18,7 @@ import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,12 +37,26 @@ class _RefusedError(pickle.UnpicklingError):
     """The pickle asks for something that is not on the list."""
 
 
+class _Budget:
+    """How much a pickle may still make."""
+
+    def __init__(self, size: int) -> None:
+        """``size``: bytes of the file."""
+        self._left = _COPIES * size
+
+    def spend(self, length: int) -> None:
+        self._left -= length
+        if self._left < 0:
+            raise _RefusedError("more memory than its size allows")
+
+
 class PickledArray:
     """An array of a pickle; :attr:`array` once the pickle has been read."""
 
-    __slots__ = ("array",)
+    __slots__ = ("_budget", "array")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: _Budget) -> None:
+        self._budget = budget
         self.array: NDArray[Any] = np.empty(0)
 
     def __setstate__(self, state: Any) -> None:
@@ -48,7 +64,10 @@ class PickledArray:
         if not isinstance(dtype, _Dtype):
             raise _RefusedError("an array without a type")
         order = "F" if column_major else "C"
-        self.array = _objects(data, shape, order) if dtype.is_object else _numbers(data, dtype, shape, order)
+        if dtype.is_object:
+            self.array = _objects(data, shape, order, self._budget)
+        else:
+            self.array = _numbers(data, dtype, shape, order)
 
 
 class _Dtype:
@@ -79,16 +98,18 @@ class _Dtype:
 class _Allowed:
     """Something that a pickle may call, and cannot change."""
 
-    __slots__ = ("_call", "_spend")
+    __slots__ = ("_budget", "_call")
 
-    def __init__(self, call: Callable[..., Any], spend: Callable[[int], None]) -> None:
+    def __init__(self, call: Callable[..., Any], budget: _Budget) -> None:
         object.__setattr__(self, "_call", call)
-        object.__setattr__(self, "_spend", spend)
+        object.__setattr__(self, "_budget", budget)
 
     def __call__(self, *arguments: Any) -> Any:
         made = self._call(*arguments)
-        if isinstance(made, bytes | bytearray | set | dict):
-            self._spend(len(made))
+        if isinstance(made, str):
+            self._budget.spend(4 * len(made))
+        elif isinstance(made, bytes | bytearray | set | dict):
+            self._budget.spend(len(made))
         return made
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -101,6 +122,9 @@ class _Allowed:
 def _size(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
         raise _RefusedError("an array of an impossible shape")
+    if 0 in shape[1:]:
+        # Rows without a value cost a file nothing, however many there are, and memory as soon as they are listed.
+        raise _RefusedError("an array of empty rows")
     return shape
 
 
@@ -114,27 +138,29 @@ def _numbers(data: Any, dtype: _Dtype, shape: Any, order: Any) -> NDArray[Any]:
     return flat.reshape(shape, order=order)
 
 
-def _objects(data: Any, shape: Any, order: Any) -> NDArray[Any]:
+def _objects(data: Any, shape: Any, order: Any, budget: _Budget) -> NDArray[Any]:
     if not isinstance(data, list) or len(data) != math.prod(_size(shape)):
         raise _RefusedError("an array whose objects do not fit its shape")
+    # Numbers stay where they stand; objects are copied out of a list that other arrays may name as well.
+    budget.spend(len(data))
     flat = np.empty(len(data), object)
     for position, value in enumerate(data):
         flat[position] = value
     return flat.reshape(shape, order=order)
 
 
-def _empty(kind: Any, shape: Any, code: Any) -> PickledArray:
-    return PickledArray()
+def _empty(budget: _Budget, kind: Any, shape: Any, code: Any) -> PickledArray:
+    return PickledArray(budget)
 
 
-def _array(shape: Any, dtype: Any, data: Any) -> PickledArray:
-    made = PickledArray()
+def _array(budget: _Budget, shape: Any, dtype: Any, data: Any) -> PickledArray:
+    made = PickledArray(budget)
     made.array = _numbers(data, dtype if isinstance(dtype, _Dtype) else _Dtype(dtype), shape, "C")
     return made
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
-    made = PickledArray()
+def _from_buffer(budget: _Budget, data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
+    made = PickledArray(budget)
     made.__setstate__((1, shape, dtype, order == "F", data))
     return made
 
@@ -158,12 +184,16 @@ def _bytes(*arguments: Any) -> bytes:
     return _latin_bytes(*arguments) if arguments else b""
 
 
-_ARRAYS = {"_reconstruct": _empty, "scalar": _scalar}
 _CONTAINERS = {"bytearray": lambda *given: bytearray(_bytes(*given)), "bytes": _bytes, "set": set}
-_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
-    **{(f"numpy.{core}.multiarray", name): call for core in ("core", "_core") for name, call in _ARRAYS.items()},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+_CORES = ("numpy.core", "numpy._core")
+_ARRAYS: dict[tuple[str, str], Callable[..., Any]] = {
+    **{(f"{core}.multiarray", "_reconstruct"): _empty for core in _CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _CORES},
     ("numpy", "ndarray"): _array,
+}
+"""What makes arrays, given the budget first."""
+_OTHERS: dict[tuple[str, str], Callable[..., Any]] = {
+    **{(f"{core}.multiarray", "scalar"): _scalar for core in _CORES},
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin_bytes,
     **{(module, name): call for module in ("builtins", "__builtin__") for name, call in _CONTAINERS.items()},
@@ -174,17 +204,14 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
 class _PlainUnpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(file)
-        self._left = _COPIES * size
+        self._budget = _Budget(size)
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
-            raise _RefusedError(f"{module}.{name}")
-        return _Allowed(_NAMES[module, name], self._spend)
-
-    def _spend(self, length: int) -> None:
-        self._left -= length
-        if self._left < 0:
-            raise _RefusedError("more memory than its size allows")
+        if (module, name) in _ARRAYS:
+            return _Allowed(partial(_ARRAYS[module, name], self._budget), self._budget)
+        if (module, name) in _OTHERS:
+            return _Allowed(_OTHERS[module, name], self._budget)
+        raise _RefusedError(f"{module}.{name}")
 
 
 class _Bounded:

@@ -50,11 +50,13 @@ class MIARConfig:
     """Weight of drawing the first two moments of the modalities together."""
 
     def __post_init__(self) -> None:
+        if min(self.heads, self.max_steps, self.pool_queries, self.shared_width) < 1:
+            raise ConfigError("heads, max_steps, pool_queries and shared_width must be at least 1")
         if self.width < 2 or self.width % (2 * self.heads):
             raise ConfigError(f"width {self.width} must be a multiple of 2 x heads ({2 * self.heads})")
-        if min(self.max_steps, self.pool_queries, self.shared_width) < 1:
-            raise ConfigError("max_steps, pool_queries and shared_width must be at least 1")
-        if self.gate_steps < 0:
-            raise ConfigError("gate_steps must be at least 0")
+        if min(self.encoder_layers, self.interaction_layers, self.gate_steps) < 0:
+            raise ConfigError("encoder_layers, interaction_layers and gate_steps must be at least 0")
+        if not all(weight >= 0 for weight in (self.aux_weight, self.contrastive_weight, self.normalization_weight)):
+            raise ConfigError("aux_weight, contrastive_weight and normalization_weight must be at least 0")
         if not (0 <= self.dropout < 1 and 0 <= self.feature_dropout < 1):
             raise ConfigError("dropout and feature_dropout must be at least 0 and below 1")

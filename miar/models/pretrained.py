@@ -1,20 +1,26 @@
-"""Checkpoints: a folder with weights, configuration, metrics, the clips that were used, and a model card."""
+"""Checkpoints: a folder with weights, configuration, metrics, the clips that were used, and a model card.
+
+The weights carry a digest of the configuration and the clips that belong to them: a folder in which one model is just
+being replaced by another, or in which that broke off, is refused, and never read as a mixture of the two.
+"""
 
 import hashlib
 import json
 import math
-import os
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from miar.errors import UserError
 from miar.hashing import stable_key
 from miar.models.card import model_card
 from miar.models.config import MIARConfig
 from miar.models.target import TargetSpec
+from miar.replacing import replacing
 
 if TYPE_CHECKING:
     from miar.models.miar import MIAR
@@ -28,10 +34,15 @@ WEIGHTS, CONFIG, METRICS, CLIPS, CARD = (
     "clips.json",
     "README.md",
 )
+DIGEST = "belongs_to"
+"""Key of the weights' metadata; older checkpoints have none."""
 
 
 def save(model: "MIAR", folder: Path) -> None:
-    """Write ``model`` into ``folder``; every file is replaced whole, the weights last.
+    """Write ``model`` into ``folder``; every file is replaced whole, none of them before all are written.
+
+    A save that is killed leaves the old model or the new one; in the moment between two renames, a folder that
+    :func:`load` refuses.
 
     Raises:
         UserError: the folder cannot be written.
@@ -40,47 +51,60 @@ def save(model: "MIAR", folder: Path) -> None:
 
     record = model.record
     clips = {"train": sorted(record.training_clip_ids), "valid": sorted(record.validation_clip_ids)}
+    configuration = _configuration(model)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    metadata = {"format": "pt", DIGEST: stable_key([configuration, clips])}
     files = {
-        METRICS: json_bytes(record.metrics),
+        WEIGHTS: tensors_to_bytes(state, metadata=metadata),
+        CONFIG: json_bytes(configuration),
         CLIPS: json_bytes(clips),
         CARD: model_card(model).encode(),
-        CONFIG: json_bytes(_configuration(model)),
-        WEIGHTS: tensors_to_bytes(state, metadata={"format": "pt"}),
+        METRICS: json_bytes(record.metrics),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:  # renames the last one first, so the three that belong together follow each other
         for name, content in files.items():
-            replace_file(folder / name, content)
-    except OSError as error:
-        raise UserError(f"cannot write the model to {folder}: {error.strerror}") from error
+            stack.enter_context(replacing(folder / name)).write_bytes(content)
 
 
 def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
     """Read a model from a local folder or a hub id, in evaluation mode.
 
     Raises:
-        UserError: no such model, a file that cannot be read, or a newer format.
+        UserError: no such model, a file that cannot be read, files that do not belong together, or a newer format.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     folder = _locate(source)
-    tree = _read_json(folder / CONFIG)
+    tree, clips = _read_json(folder / CONFIG), _read_json(folder / CLIPS)
     if tree.get("system") != "miar":
         raise UserError(f"{source} is not a MIAR model: its {CONFIG} names no system 'miar'")
-    if tree["format"] > FORMAT:
-        raise UserError(f"{source} was written by a newer version of miar: upgrade miar to read it")
     try:
+        if tree["format"] > FORMAT:
+            raise UserError(f"{source} was written by a newer version of miar: upgrade miar to read it")
+        state, digest = _read_weights(folder / WEIGHTS)
+        if digest is not None and digest != stable_key([tree, clips]):
+            raise UserError(
+                f"{source}: {CONFIG} and {CLIPS} do not belong to {WEIGHTS}: copy or train the model again, or wait "
+                "until the training that writes there has ended"
+            )
         model = _build(cls, tree)
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-        raise UserError(f"{source} is damaged, copy or train it again: {' '.join(str(error).split())[:200]}") from error
-    clips = _read_json(folder / CLIPS)
-    model.record.training_clip_ids = frozenset(clips["train"])
-    model.record.validation_clip_ids = frozenset(clips["valid"])
+        model.load_state_dict(state)
+        model.record.training_clip_ids = frozenset(clips["train"])
+        model.record.validation_clip_ids = frozenset(clips["valid"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{source} is damaged, copy or train it again: {said}") from error
     model.record.metrics = _read_json(folder / METRICS)
     return model.eval()
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors, and what they belong to; of one file, also where it is replaced meanwhile."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata.get(DIGEST)  # noqa: SIM118
 
 
 def fingerprint(model: "MIAR") -> str:
@@ -92,16 +116,9 @@ def fingerprint(model: "MIAR") -> str:
     return digest.hexdigest()[:16]
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 def json_bytes(tree: Any) -> bytes:
-    """JSON as it stands in a checkpoint; NaN is written as null."""
-    return (json.dumps(_without_nan(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    """JSON as it stands in a checkpoint; NaN and infinity are written as null."""
+    return (json.dumps(_finite(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _configuration(model: "MIAR") -> dict[str, Any]:
@@ -115,7 +132,7 @@ def _configuration(model: "MIAR") -> dict[str, Any]:
         "snapshot_id": model.record.snapshot_id,
         "training_config": model.record.training_config,
     }
-    return _without_nan(tree)
+    return _finite(tree)
 
 
 def _build(cls: "type[MIAR]", tree: dict[str, Any]) -> "MIAR":
@@ -157,18 +174,21 @@ def _looks_like_hub_id(source: str) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: copy or train the model again") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds something else than it should: copy or train the model again")
+    return tree
 
 
-def _without_nan(tree: Any) -> Any:
-    """NaN has no name in JSON; it is written as null."""
+def _finite(tree: Any) -> Any:
+    """NaN and infinity have no name in JSON; they are written as null."""
     if isinstance(tree, dict):
-        return {name: _without_nan(value) for name, value in tree.items()}
+        return {name: _finite(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_without_nan(value) for value in tree]
-    return None if isinstance(tree, float) and math.isnan(tree) else tree
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _or_nan(value: float | None) -> float:

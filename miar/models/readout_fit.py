@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from miar.data.batches import MODALITIES
 from miar.data.dataset import ClipDataset
 from miar.data.standardise import vector_moments
-from miar.evaluation.ridge import fit_ridge, group_folds
 from miar.models.encoder import FeatureAdapter
 from miar.models.readout import HeldOut, PooledReadout
+from miar.models.ridge import fit_ridge, group_folds
 from miar.models.target import TargetSpec
 
 Array = NDArray[np.float64]

@@ -15,6 +15,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Metrics of ``model`` on ``split``: overall, under each subset of modalities, and of ridge on the same clips.
 
+    A baseline that cannot be fitted is left out, with a line under ``warnings``: the model's figures stand without it.
+
     Args:
         snapshot: id or name; ``None``: the snapshot that the model was trained on.
         baselines: fit ridge on the training split, for each modality alone and for all of them.
@@ -43,7 +45,7 @@ def evaluate_model(
         if baselines and not chosen.classes:
             # The same clips for all: those with nothing at all get no score, so no baseline is judged by them either.
             scored = chosen.subset(chosen.scorable)
-            result["baselines"] = _baselines(dataset.where_split("train"), scored, scale)
+            result["baselines"], result["warnings"] = _baselines(dataset.where_split("train"), scored, scale)
             advance("evaluations", 2, 2)
     return dict(result)
 
@@ -54,16 +56,24 @@ def label_range(targets: Any) -> tuple[float, float] | None:
     return (-3.0, 3.0) if -3 <= low < -1 and 1 < high <= 3 else None
 
 
-def _baselines(train: Any, test: Any, scale: tuple[float, float] | None) -> dict[str, Mapping[str, float | None]]:
+def _baselines(
+    train: Any, test: Any, scale: tuple[float, float] | None
+) -> tuple[dict[str, Mapping[str, float | None]], list[str]]:
+    """Name -> metrics on ``test``, and a line for each reason why some could not be fitted."""
     from miar.evaluation.baselines import late_fusion_baseline, ridge_baseline
     from miar.evaluation.metrics import regression_metrics
 
     modalities = list(train.modalities)
-    systems = {f"ridge {name}": ridge_baseline(train, test, [name]) for name in modalities}
+    systems = {f"ridge {name}": (ridge_baseline, [name]) for name in modalities}
     if len(modalities) > 1:
-        systems[f"ridge {'+'.join(modalities)}"] = ridge_baseline(train, test, modalities)
-        systems["late fusion of ridges"] = late_fusion_baseline(train, test, modalities)
-    measured = {
-        name: regression_metrics(test.targets, predicted, label_range=scale) for name, predicted in systems.items()
-    }
-    return {name: {"n": metrics.n, **metrics} for name, metrics in measured.items()}
+        systems[f"ridge {'+'.join(modalities)}"] = (ridge_baseline, modalities)
+        systems["late fusion of ridges"] = (late_fusion_baseline, modalities)
+    measured: dict[str, Mapping[str, float | None]] = {}
+    left_out: dict[str, list[str]] = {}
+    for name, (predict, parts) in systems.items():
+        try:
+            metrics = regression_metrics(test.targets, predict(train, test, parts), label_range=scale)
+            measured[name] = {"n": metrics.n, **metrics}
+        except UserError as error:
+            left_out.setdefault(str(error), []).append(name)
+    return measured, [f"left out {', '.join(names)}: {reason}" for reason, names in left_out.items()]

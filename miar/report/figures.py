@@ -197,8 +197,8 @@ def timeline(frame: Frame, texts: Mapping[str, str], label: str) -> dict[str, An
 # --- Modalities -------------------------------------------------------------------------------------------
 
 
-def mean_contributions(values: Mapping[str, float]) -> Figure:
-    """Mean absolute contribution of each modality, label units."""
+def mean_contributions(values: Mapping[str, float], unit: str) -> Figure:
+    """Mean absolute contribution of each modality."""
     names = list(values)
     bar = {
         "type": "bar",
@@ -210,16 +210,17 @@ def mean_contributions(values: Mapping[str, float]) -> Figure:
     }
     layout = {
         "height": 90 + 40 * len(names),
-        "xaxis": _axis("mean |contribution|, label units", rangemode="tozero"),
+        "xaxis": _axis(f"mean |contribution|, {unit}", rangemode="tozero"),
         "yaxis": {"autorange": "reversed", "type": "category"},
         "showlegend": False,
     }
     return {"data": [bar], "layout": layout}
 
 
-def clip_contributions(rows: Frame, texts: Mapping[str, str]) -> Figure:
-    """One bar per clip: what each modality added to the training mean, and where the prediction ends."""
-    names = [f"{index + 1}. {escape(clip_name(row), 34)}" for index, row in enumerate(rows.to_dict("records"))]
+def clip_contributions(rows: Frame, texts: Mapping[str, str], unit: str) -> Figure:
+    """One bar per clip: what each modality added to what the training clips say, and where the prediction ends."""
+    names = [f"{index + 1}. {_bar_name(row)}" for index, row in enumerate(rows.to_dict("records"))]
+    base = "mean" if rows["category"].isna().all() else "share"
     said = [words(texts.get(clip)) for clip in rows["clip_id"]]
     data: list[dict[str, Any]] = [
         {
@@ -236,8 +237,8 @@ def clip_contributions(rows: Frame, texts: Mapping[str, str]) -> Figure:
         if rows[f"contribution_{modality}"].notna().any()
     ]
     for name, values, symbol in (
-        ("predicted − mean", rows["prediction"] - rows["base"], "diamond"),
-        ("true − mean", rows["truth"] - rows["base"], "line-ns-open"),
+        (f"predicted − {base}", rows["prediction"] - rows["base"], "diamond"),
+        (f"true − {base}", rows["truth"] - rows["base"], "line-ns-open"),
     ):
         if values.notna().any():
             marker = {"symbol": symbol, "size": 9, "color": "@ink", "line": {"width": 2, "color": "@ink"}}
@@ -255,10 +256,16 @@ def clip_contributions(rows: Frame, texts: Mapping[str, str]) -> Figure:
     layout = {
         "barmode": "relative",
         "height": 130 + 24 * len(names),
-        "xaxis": _axis("contribution, label units"),
+        "xaxis": _axis(f"contribution, {unit}"),
         "yaxis": {"autorange": "reversed", "type": "category", "tickfont": {"size": 11}},
     }
     return {"data": data, "layout": layout}
+
+
+def _bar_name(row: Mapping[str, Any]) -> str:
+    """The clip; for a class also which one, since the bar is about its probability."""
+    clip = escape(clip_name(row), 34)
+    return f"{clip} · {escape(row['category'], 16)}" if isinstance(row["category"], str) else clip
 
 
 def fusion(bars: Sequence[tuple[str, str, float]], metric: str, best: float | None) -> Figure:

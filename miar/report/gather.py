@@ -76,7 +76,8 @@ class Scores:
 
     @property
     def is_numeric(self) -> bool:
-        return bool(self.frame["prediction"].notna().any())
+        """Whether the label is a number. For classes ``prediction`` is the probability of the likeliest one."""
+        return bool(self.frame["category"].isna().all())
 
 
 @dataclass

@@ -21,6 +21,15 @@ ALL_MODALITIES = "all a clip has"
 
 NOT_SCORED = "No model has scored this store yet: run miar score."
 
+_EXPLAINED = {
+    True: "Exact Shapley values in label units: what each modality adds, on average over the order in which modalities "
+    "come in. Together they sum to the prediction minus the mean of the training labels.",
+    False: "Exact Shapley values in probability: what each modality adds to the probability of the class that is "
+    "predicted for the clip, on average over the order in which modalities come in. Together they sum to that "
+    "probability minus the share of that class among the training clips.",
+}
+"""By whether the label is a number."""
+
 
 def distribution(data: ReportData) -> Section:
     section = Section("distribution", "Scores")
@@ -147,23 +156,20 @@ def contributions(data: ReportData, store: Store) -> Section:
     if scores is None or not names:
         section.blocks.append(Note(NOT_SCORED if scores is None else "These scores carry no contributions."))
         return section
-    frame = scores.scored
+    frame, unit = scores.scored, "label units" if scores.is_numeric else "probability"
     parts = {name: frame[f"contribution_{name}"].dropna().astype(float) for name in names}
     means = {name: float(values.abs().mean()) for name, values in parts.items()}
     rows = [[name, len(values), means[name], float(values.mean())] for name, values in parts.items()]
     section.blocks += [
-        Note(
-            "Exact Shapley values in label units: what each modality adds, on average over the order in which "
-            "modalities come in. Together they sum to the prediction minus the mean of the training labels."
-        ),
-        Charts([figures.mean_contributions(means)]),
+        Note(_EXPLAINED[scores.is_numeric]),
+        Charts([figures.mean_contributions(means, unit)]),
         Table(["Modality", "Clips that have it", "Mean |contribution|", "Mean contribution"], rows),
-        *_clip_views(frame, store),
+        *_clip_views(frame, store, unit),
     ]
     return section
 
 
-def _clip_views(frame: Frame, store: Store) -> list[Charts]:
+def _clip_views(frame: Frame, store: Store, unit: str) -> list[Charts]:
     """The clips whose modalities disagree most, and a random sample of the others."""
     apart = disagreement(frame)
     order = apart[apart > 0].sort_values(ascending=False, kind="stable").index[:SAMPLED_CLIPS]
@@ -175,7 +181,7 @@ def _clip_views(frame: Frame, store: Store) -> list[Charts]:
         f"{counted(len(others), 'clip')} of the other {len(frame) - len(most)}, drawn at random.",
     )
     return [
-        Charts([figures.clip_contributions(rows, texts)], caption)
+        Charts([figures.clip_contributions(rows, texts, unit)], caption)
         for rows, caption in zip((most, others), captions, strict=True)
         if len(rows)
     ]
@@ -218,22 +224,20 @@ def _intervals(result: Mapping[str, Any]) -> str:
     ]
     if not known:
         return ""
-    return f"95 % intervals of “{ALL_MODALITIES}”, over samples of whole speakers or videos: {', '.join(known)}."
+    return (
+        f"95 % intervals of “{ALL_MODALITIES}”, over samples of whole speakers (videos where there is one "
+        f"speaker, clips where there is one video): {', '.join(known)}."
+    )
 
 
 def evaluated_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
     """(name, kind, metrics) of an evaluation's result: all modalities first, then subsets, then baselines."""
-    rows = [(ALL_MODALITIES, "fusion", metric_values(result.get("overall", {})))]
+    rows = [(ALL_MODALITIES, "fusion", result.get("overall", {}))]
     subsets: Mapping[str, Any] = result.get("subsets", {})
     order = sorted(subsets, key=lambda each: (each.count("+"), _place(each)))
-    rows += [(name, "subset", metric_values(subsets[name])) for name in order]
-    rows += [(name, "baseline", metric_values(each)) for name, each in result.get("baselines", {}).items()]
+    rows += [(name, "subset", subsets[name]) for name in order]
+    rows += [(name, "baseline", each) for name, each in result.get("baselines", {}).items()]
     return [row for row in rows if row[2]]
-
-
-def metric_values(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Name -> value, whether the figures stand alone or beside their counts."""
-    return metrics.get("values", metrics)
 
 
 def _place(subset: str) -> Sequence[int]:

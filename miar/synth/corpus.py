@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from miar.errors import UserError
+from miar.replacing import replacing
 from miar.synth.model import DISAGREE_FROM, Signals, disagreement, draw_signals
 from miar.synth.oracle import Predictions, correlations, predict, reference_correlations
 from miar.synth.plan import VideoPlan, assign_splits, plan_videos
@@ -178,10 +179,8 @@ def _part(out: Path, plan: VideoPlan) -> Path:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write so that the file is either whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8", newline="\n")
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write_text(text, "utf-8", newline="\n")
 
 
 def _write_tables(

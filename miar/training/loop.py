@@ -19,8 +19,9 @@ from miar.errors import UserError
 from miar.models.config import MIARConfig
 from miar.models.miar import MIAR
 from miar.models.output import MIAROutput
-from miar.models.pretrained import json_bytes, replace_file
+from miar.models.pretrained import json_bytes
 from miar.objectives.miar import MIARObjective
+from miar.replacing import replacing
 from miar.training.config import TrainingConfig
 from miar.training.modality_dropout import drop_modalities
 from miar.training.optimizer import AveragedWeights, build_optimizer, build_schedule
@@ -72,8 +73,9 @@ def fit(
 ) -> FitResult:
     """Train a MIAR model with early stopping on validation MAE (classes: cross-entropy).
 
-    Clips without a label or without any modality are left out and counted. With ``out_dir``, the best model
-    so far and the curves (``history.json``) stand there after every epoch, each file replaced whole.
+    Clips without a label, or without any modality that training clips have, are left out and counted. With
+    ``out_dir``, the best model so far and the curves (``history.json``) stand there after every epoch, each file
+    replaced whole.
 
     Raises:
         UserError: too few labelled clips, no validation clips, a constant label, a clip in both sets.
@@ -108,8 +110,7 @@ class _Trainer:
         model = MIAR.for_dataset(model_config, chosen.train)
         model.record.validation_clip_ids = frozenset(chosen.valid.clip_ids)
         model.record.training_config = asdict(config)
-        self.train = chosen.train.with_modalities(model.names)
-        self.valid = chosen.valid.with_modalities(model.names)
+        self.train, self.valid = chosen.train, chosen.valid
         self.model = model.to(self.device)
         self.objective = MIARObjective(
             model_config,
@@ -184,8 +185,8 @@ class _Trainer:
         if report.is_best:
             self.averaged.model.record.metrics = self._metrics(report)
             self.averaged.model.save_pretrained(self.out_dir)
-        curves = [asdict(past) for past in self.history]
-        replace_file(self.out_dir / HISTORY, json_bytes(curves))
+        with replacing(self.out_dir / HISTORY) as curves:
+            curves.write_bytes(json_bytes([asdict(past) for past in self.history]))
 
     def _metrics(self, report: EpochReport) -> dict[str, float]:
         valid = {f"valid_{name}": value for name, value in report.validation.items()}

@@ -1,4 +1,4 @@
-"""Which clips can be trained on."""
+"""Which clips, modalities and classes can be trained on."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ SHOWN = 3
 
 @dataclass
 class Selection:
-    """Labelled clips with at least one modality, and how many were left out."""
+    """Labelled clips with at least one modality that training clips have, and how many were left out."""
 
     train: ClipDataset
     valid: ClipDataset
@@ -20,13 +20,19 @@ class Selection:
 def select_clips(train: ClipDataset, valid: ClipDataset, min_clips: int) -> Selection:
     """Leave out clips without a label or without any modality, and refuse what cannot be trained on.
 
+    What no training clip has is left out first, since nothing can be learned of it: a modality, and with it the
+    validation clips that have nothing else; a class, whose validation clips count as unlabelled.
+
     Raises:
         UserError: no labels, too few clips, no validation clips, a clip that stands in both sets.
     """
     label = train.label or "label"
     if not train.labelled.any() and not valid.labelled.any():
         raise UserError(f"no clip has a label named {label!r}: check the label table, or name another label")
-    valid = valid.with_classes(train.classes)
+    seen = train.subset(train.labelled)
+    names = [name for name, data in seen.modalities.items() if data.available.any()]
+    classes = [name for index, name in enumerate(train.classes) if (seen.targets[seen.scorable] == index).any()]
+    train, valid = (data.with_modalities(names).with_classes(classes) for data in (train, valid))
     counts: dict[str, int] = {}
     kept = {name: _usable(data, name, counts) for name, data in (("train", train), ("valid", valid))}
     if len(kept["train"]) < min_clips:

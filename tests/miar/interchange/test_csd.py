@@ -175,6 +175,12 @@ def test_names_that_are_not_there(store: Store, tmp_path: Path) -> None:
             import_csd(store, [tmp_path / name], labels={})
 
 
+def refused(store: Store, path: Path) -> None:
+    feature = FeatureColumn(Modality.AUDIO, "covarep", "S")
+    with pytest.raises(UserError, match=r"links are not followed|lies in another file"):
+        import_csd(store, [path], labels={}, features=[feature])
+
+
 def test_what_lies_outside_the_file_is_not_read(store: Store, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(np.arange(4.0).tobytes())
@@ -190,9 +196,29 @@ def test_what_lies_outside_the_file_is_not_read(store: Store, tmp_path: Path) ->
                 entry = file["S/data"].create_group("a")
                 entry["intervals"] = np.zeros((2, 2))
                 entry.create_dataset("features", (2, 2), "f8", external=[(str(secret), 0, 32)])
-        feature = FeatureColumn(Modality.AUDIO, "covarep", "S")
-        with pytest.raises(UserError, match=r"links are not followed|lies in another file"):
-            import_csd(store, [path], labels={}, features=[feature])
+        refused(store, path)
+
+
+def test_metadata_that_lies_outside_the_file_is_not_read(store: Store, tmp_path: Path) -> None:
+    """Dimension names become columns of the store: what another file holds could be read there."""
+    outside = tmp_path / "outside.h5"
+    with h5py.File(outside, "w") as file:
+        file.create_dataset("names", (1,), dtype=h5py.string_dtype())[0] = json.dumps(["secret 1", "secret 2"])
+        file["number"] = np.array([7.0])
+    for link in ("external link", "soft link", "virtual"):
+        path = write(tmp_path / "s.csd", "S", {"a": SOUND["a"]})
+        with h5py.File(path, "a") as file:
+            metadata = file["S/metadata"]
+            assert isinstance(metadata, h5py.Group)
+            if link == "external link":
+                metadata["dimension names"] = h5py.ExternalLink(str(outside), "/names")
+            elif link == "soft link":
+                metadata["dimension names"] = h5py.SoftLink("/S/metadata/root name")
+            else:
+                layout = h5py.VirtualLayout((1,), "f8")
+                layout[:] = h5py.VirtualSource(outside, "number", (1,))
+                metadata.create_virtual_dataset("dimension names", layout)
+        refused(store, path)
 
 
 @settings(max_examples=10, deadline=None)

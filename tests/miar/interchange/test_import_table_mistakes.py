@@ -8,6 +8,8 @@ import pytest
 from made_tables import audio, base_table, rows_of, run_base, write
 
 from miar.errors import UserError
+from miar.features.contract import Modality
+from miar.interchange.import_columns import FeatureColumn
 from miar.interchange.import_table import import_table
 from storage import CLIPS, LABELS, RUNS, Store
 
@@ -51,6 +53,23 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert "\n" not in str(caught.value)
     assert store.table(CLIPS).version() is None
     assert store.table(RUNS).version() is None
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0.0, 1.0, 2.0], "column 't' holds double, not numbers or lists"),
+        (["a", "[0]", "[0]"], "column 't' of clip 'a' is not a JSON list of numbers: 'a'"),
+        (['["a"]', "[0]", "[0]"], "column 't' holds JSON lists of other things"),
+    ],
+)
+def test_times_that_cannot_be_used_are_named_by_their_own_column(
+    store: Store, tmp_path: Path, times: list[Any], message: str
+) -> None:
+    path = write(tmp_path, {"clip_id": ["a", "b", "c"], "v": [[1.0]] * 3, "t": times})
+    feature = FeatureColumn(Modality.AUDIO, "sound", "v", "t")
+    with pytest.raises(UserError, match=message):
+        import_table(store, path, labels={}, features=[feature])
 
 
 def test_the_same_clip_with_two_labels_or_two_splits(store: Store, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import json
 import pickle
 import pickletools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from made_corpora import Frames, contents, corpora, stored
@@ -167,7 +169,7 @@ def changed(content: dict[str, Any], part: str, **others: Any) -> dict[str, Any]
         (changed(mosi(), "valid", audio_lengths=["x"]), "valid/audio_lengths is no array of numbers"),
         (changed(mosi(), "valid", audio=np.array([["a"]])), "it should be steps x columns"),
         (changed(mosi(), "valid", regression_labels=np.ones((1, 7))), "a label is one value per clip"),
-        (changed(mosi(), "valid", id=3), "valid/id is no list of texts"),
+        (changed(mosi(), "valid", id=3), "valid/id is no list with a row for each clip"),
         ({"train": mosi()["train"], "holdout": mosi()["valid"]}, "split 'holdout' is none of train"),
         ({"train": {"audio": []}}, "has no 'id'"),
         ({"train": split([])}, "has no clips"),
@@ -181,6 +183,45 @@ def test_a_mistake_is_one_line_and_writes_nothing(store: Store, tmp_path: Path, 
     assert "\n" not in str(caught.value)
     assert store.table(CLIPS).version() is None
     assert store.table(RUNS).version() is None
+
+
+def nested(value: Any, depth: int) -> list[Any]:
+    """Ten to the power of ``depth`` values, by naming one list ten times on each level: a few bytes each."""
+    return [value] * 10 if depth == 1 else [nested(value, depth - 1)] * 10
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"regression_labels": nested(1.0, 7)}, "train/regression_labels holds 10 values for a clip"),
+        ({"raw_text": nested("a", 7)}, "train/raw_text is no list of texts"),
+        ({"raw_text": [["a"] * 100_000] * 10}, "train/raw_text is no list of texts"),
+        ({"raw_text": [["a" * 100_000] * 8] * 10}, "train/raw_text holds parts of a text of more than 200 letters"),
+        ({"raw_text": np.zeros((5_000_000, 0))}, "asks for an array of empty rows"),
+        ({"raw_text": np.zeros(1_000_000, "i1")}, "train/raw_text holds 1000000 clips, train/id 10"),
+        ({"audio": [[0.5] * 1000] * 10}, "it should be steps x columns"),
+    ],
+)
+def test_few_bytes_do_not_ask_for_much_memory(
+    store: Store, tmp_path: Path, others: dict[str, Any], message: str
+) -> None:
+    content = {"train": split([f"a$_${index}" for index in range(10)]) | others}
+    path = save(tmp_path, content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=message):
+            import_mmsa(store, path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * path.stat().st_size + 3e6
+
+
+def test_labels_in_a_list_of_objects_are_numbers(store: Store, tmp_path: Path) -> None:
+    labels = np.array([0.5, np.float32(1.5), 2, np.nan], object)
+    content = split([f"a$_${index}" for index in range(4)], audio=np.ones((4, 1, 2)), regression_labels=labels)
+    import_mmsa(store, save(tmp_path, {"train": content}))
+    assert [row["sentiment"] for row in contents(store).values()] == [0.5, 1.5, 2.0, None]
 
 
 # --- Out --------------------------------------------------------------------------------------------------
@@ -287,6 +328,16 @@ def test_ids_of_another_form_become_video_and_segment(tmp_path: Path) -> None:
     result = export_mmsa(store, tmp_path / "made.pkl")
     assert as_mmsa_loads(tmp_path / "made.pkl", "train", is_aligned=False)["id"] == ["v$_$1"]
     assert result.without_label == 1
+
+
+def test_clips_without_an_id_of_their_own_become_video_and_segment(tmp_path: Path) -> None:
+    """A corpus whose labels name video and segment leaves ``source_id`` empty."""
+    store = stored(tmp_path, [made_row("a$_$1"), made_row("b", video_id="w", segment=3)])
+    clips = store.table(CLIPS).read()
+    place = clips.schema.get_field_index("source_id")
+    store.table(CLIPS).merge(clips.set_column(place, "source_id", pa.nulls(2, pa.string())))
+    export_mmsa(store, tmp_path / "made.pkl")
+    assert as_mmsa_loads(tmp_path / "made.pkl", "train", is_aligned=False)["id"] == ["v$_$1", "w$_$3"]
 
 
 def test_tokens_for_models_that_read_them(tmp_path: Path) -> None:

@@ -59,10 +59,17 @@ def test_arrays_and_containers_of_every_protocol(tmp_path: Path, protocol: int) 
             assert type(found[name]) is type(value)
     objects = np.array(["a", matrix], object)
     assert np.array_equal(load(tmp_path, pickle.dumps(objects, protocol))[1], matrix)
+    for value in (None, "Positive"):
+        assert load(tmp_path, pickle.dumps(np.array([value] * 500, object), protocol)) == [value] * 500
 
 
 @settings(max_examples=60, deadline=None)
-@given(array=hnp.arrays(st.sampled_from(["f4", "f8", "i8", "u1", "?", "U3", ">i4"]), hnp.array_shapes(min_side=0)))
+@given(
+    array=hnp.arrays(
+        st.sampled_from(["f4", "f8", "i8", "u1", "?", "U3", ">i4"]),
+        hnp.array_shapes(min_side=0).filter(lambda shape: 0 not in shape[1:]),
+    )
+)
 def test_any_array(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray) -> None:
     found = load(tmp_path_factory.mktemp("any"), pickle.dumps(array))
     assert found.dtype == array.dtype
@@ -99,9 +106,29 @@ def forged_dtype() -> bytes:
     return b"\x80\x03" + array + b"(K\x01K\x01\x85" + dtype + b"\x89C\x08AAAAAAAAtb."
 
 
+def named_again(call: bytes, kind: bytes, data: bytes, again: bytes) -> bytes:
+    """A list of 99 things that ``again`` makes of one call, one type and one piece of data, named by their numbers."""
+    kept = call + b"q\x000" + b"cnumpy\ndtype\n" + kind + b"\x89\x88\x87Rq\x010" + data + b"q\x020"
+    return b"\x80\x03" + kept + b"](" + again * 99 + b"e."
+
+
+TEXTS_OF_ONE_PIECE = named_again(
+    b"cnumpy.core.multiarray\nscalar\n", b"X\x03\x00\x00\x00U50", b"C\xc8" + b"a\0\0\0" * 50, b"h\x00h\x01h\x02\x86R"
+)
+OBJECTS_OF_ONE_LIST = named_again(
+    b"cnumpy.core.multiarray\n_reconstruct\n",
+    b"X\x01\x00\x00\x00O",
+    b"](" + b"N" * 200 + b"e",
+    b"h\x00NK\x00N\x87R(K\x01K\xc8\x85h\x01\x89h\x02tb",
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (TEXTS_OF_ONE_PIECE, "more memory than its size allows"),
+        (OBJECTS_OF_ONE_LIST, "more memory than its size allows"),
+        (pickle.dumps(np.zeros((5_000_000, 0))), "an array of empty rows"),
         (pickle.dumps({"a": Runs(os.system, "touch ran")}), "asks for posix.system"),
         (pickle.dumps(Runs(subprocess.check_call, ["touch", "ran"])), "asks for subprocess.check_call"),
         (pickle.dumps(Runs(eval, "open('ran', 'w')")), "asks for builtins.eval"),

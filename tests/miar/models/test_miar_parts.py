@@ -1,6 +1,9 @@
 """The parts of MIAR: standardiser, layer mix, shortening, groups, switches, checkpoints."""
 
+import contextlib
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_clips import as_classes, made_dataset, made_descriptors
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from safetensors.torch import load_file, save_file
 
 from miar.errors import ConfigError, FeatureMismatchError, UserError
 from miar.models.encoder import CLIP, LayerMix, Stem, shorten
@@ -162,12 +166,81 @@ def test_wrong_models_are_refused_in_one_line(tmp_path: Path) -> None:
     refused("not a MIAR model")
     (folder / "config.json").write_text("{")
     refused("cannot read")
+    (folder / "config.json").write_text("[]")
+    refused("holds something else than it should")
     (folder / "config.json").write_text(json.dumps(config))
+    clips = (folder / "clips.json").read_text()
+    (folder / "clips.json").write_text("{}")
+    refused("config.json and clips.json do not belong to")
+    (folder / "clips.json").write_text(clips)
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     refused("damaged")
     (folder / "model.safetensors").unlink()
     refused("damaged")
+
+
+class _KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("renames", range(6))
+def test_a_save_that_is_killed_leaves_one_model_or_a_clear_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """Whose clips were trained on decides what may be evaluated: they must be those of the weights."""
+    old, new = (MIAR.for_dataset(SMALL, made_dataset(40, seed=seed)) for seed in (1, 2))
+    clips = {fingerprint(model): model.record.training_clip_ids for model in (old, new)}
+    old.save_pretrained(tmp_path)
+    left, replace_file = [renames], os.replace
+
+    def until_killed(*paths: Path) -> None:
+        if not left[0]:
+            raise _KilledError
+        left[0] -= 1
+        replace_file(*paths)
+
+    with monkeypatch.context() as patched, contextlib.suppress(_KilledError):
+        patched.setattr(os, "replace", until_killed)
+        new.save_pretrained(tmp_path)
+    if renames in (3, 4):  # while clips, configuration and weights follow each other
+        with pytest.raises(UserError, match="do not belong to"):
+            MIAR.from_pretrained(tmp_path)
+        return
+    found = MIAR.from_pretrained(tmp_path)
+    assert fingerprint(found) == fingerprint(new if renames == 5 else old)
+    assert found.record.training_clip_ids == clips[fingerprint(found)]
+
+
+def test_a_full_disk_leaves_the_old_model_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (MIAR.for_dataset(SMALL, made_dataset(40, seed=seed)) for seed in (1, 2))
+    old.save_pretrained(tmp_path)
+    write = Path.write_bytes
+
+    def until_full(path: Path, content: bytes) -> int:
+        if "metrics" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", until_full)
+    with pytest.raises(UserError, match="make room"):
+        new.save_pretrained(tmp_path)
+    assert fingerprint(MIAR.from_pretrained(tmp_path)) == fingerprint(old)
+
+
+def test_a_checkpoint_of_before_the_digest_can_be_read(tmp_path: Path) -> None:
+    model = MIAR.for_dataset(SMALL, made_dataset(40))
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file(load_file(path), path, metadata={"format": "pt"})
+    assert fingerprint(MIAR.from_pretrained(tmp_path)) == fingerprint(model)
+    for name in ("config.json", "clips.json"):
+        whole = json.loads((tmp_path / name).read_text())
+        for key in {"format", "config", "target", "strides", "train", "valid"} & set(whole):
+            (tmp_path / name).write_text(json.dumps({other: whole[other] for other in whole if other != key}))
+            with pytest.raises(UserError, match=f"is damaged, copy or train it again: '{key}'"):
+                MIAR.from_pretrained(tmp_path)
+        (tmp_path / name).write_text(json.dumps(whole))
 
 
 def test_other_features_are_refused_by_name() -> None:
@@ -198,7 +271,22 @@ def test_configs_stand_in_a_pydantic_tree() -> None:
         assert all(field.get("description") for field in fields.values()), kind
 
 
-@pytest.mark.parametrize("change", [{"width": 30}, {"dropout": 1.0}, {"max_steps": 0}, {"shared_width": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 30},
+        {"dropout": 1.0},
+        {"max_steps": 0},
+        {"shared_width": 0},
+        {"heads": 0},
+        {"heads": -4},
+        {"encoder_layers": -3},
+        {"interaction_layers": -1},
+        {"aux_weight": -1.0},
+        {"contrastive_weight": float("nan")},
+        {"normalization_weight": -0.1},
+    ],
+)
 def test_impossible_sizes_are_refused(change: dict) -> None:
     with pytest.raises(ConfigError):
         MIARConfig(**change)

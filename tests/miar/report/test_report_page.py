@@ -3,16 +3,22 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from made_clips import as_classes, made_dataset
 
 from miar.errors import UserError
+from miar.models.config import MIARConfig
+from miar.models.miar import MIAR
 from miar.report import write_report
 from miar.report.blocks import shown
-from storage import SCORES, Store
+from miar.scoring.scorer import score_dataset
+from storage import LABELS, SCORES, Store
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 
@@ -198,8 +204,6 @@ def test_an_empty_store(empty_store: Store, tmp_path: Path) -> None:
 
 
 def test_a_store_that_was_not_scored_or_labelled(fill_store: Callable, tmp_path: Path) -> None:
-    from storage import LABELS
-
     made = fill_store(tmp_path)
     _delete_all(made.store, SCORES)
     page = Page(write_report(made.store, tmp_path / "r.html").read_text("utf-8"))
@@ -221,30 +225,43 @@ def _delete_all(store: Store, spec) -> None:
 
 
 def test_classes(fill_store: Callable, tmp_path: Path) -> None:
-    """Scores that are classes are counted, crossed and measured; nothing numeric is claimed."""
-    from storage import LABELS
-
+    """Scores of classes are counted, crossed and measured; nothing numeric is claimed. The rows are a model's own."""
     made = fill_store(tmp_path)
-    _as_classes(made.store, SCORES, {"prediction": "category"})
-    _as_classes(made.store, LABELS, {"value": "category"})
+    rows, truth = score_as_classes(made.store)
     page = Page(write_report(made.store, tmp_path / "r.html").read_text("utf-8"))
-    truth, guess = made.truth[made.scored] > 0, made.prediction[made.scored] > 0
-    heat = next(
-        each for each in page.data if isinstance(each, dict) and each.get("data", [{}])[0].get("type") == "heatmap"
-    )
-    assert np.trace(heat["data"][0]["text"]) == (truth == guess).sum()
+    figures = [each for each in page.data if isinstance(each, dict)]
+    heat = next(each for each in figures if each.get("data", [{}])[0].get("type") == "heatmap")
+    right = [row["category"] == truth[row["clip_id"]] for row in rows]
+    assert np.trace(heat["data"][0]["text"]) == sum(right)
+    assert heat["data"][0]["x"] == ["negative", "neutral", "positive"]
+    counts = next(each for each in figures if each.get("layout", {}).get("barmode") == "group")
+    names, guesses = counts["data"][1]["x"], [row["category"] for row in rows]
+    assert counts["data"][1]["y"] == [guesses.count(name) for name in names]
+    test = [one for one, row in zip(right, rows, strict=True) if row["split"] == "test"]
+    assert any(row.startswith(f"{len(test)} {np.mean(test):.3f} ") for row in page.rows("test"))
     assert "Weighted F1" in page.cells
+    for claim in ("No scored clip has a true", "the mean of the training labels"):
+        assert claim not in page.words
+    assert "to the probability of the class that is predicted" in page.words
+    drawn = json.dumps(figures, ensure_ascii=False)
+    assert "label units" not in drawn
+    assert "contribution, probability" in drawn
+    assert "predicted − share" in drawn
 
 
-def _as_classes(store: Store, spec, columns: dict[str, str]) -> None:
-    rows = store.table(spec).read().to_pylist()
-    for row in rows:
-        for number, name in columns.items():
-            if row[number] is not None:
-                row[name], row[number] = ("glad" if row[number] > 0 else "sad"), None
-    import pyarrow as pa
-
-    store.table(spec).merge(pa.Table.from_pylist(rows, schema=spec.schema))
+def score_as_classes(store: Store) -> tuple[list[dict], dict[str, str]]:
+    """Label the store's clips with classes and score them with a model of these; the rows, and the true classes."""
+    scores, labels = (store.table(spec).read().to_pylist() for spec in (SCORES, LABELS))
+    clips = [row["clip_id"] for row in scores]
+    dataset = replace(as_classes(made_dataset(len(clips), noise=0.4)), clip_ids=clips)
+    model = MIAR.for_dataset(MIARConfig(width=16, heads=2, shared_width=8), dataset)
+    scored = score_dataset(model, dataset).to_pylist()
+    truth = {clip: dataset.classes[int(target)] for clip, target in zip(clips, dataset.targets, strict=True)}
+    rows = [before | after for before, after in zip(scores, scored, strict=True)]
+    named = [row | {"value": None, "category": truth[row["clip_id"]]} for row in labels]
+    for spec, changed in ((SCORES, rows), (LABELS, named)):
+        store.table(spec).merge(pa.Table.from_pylist(changed, schema=spec.schema))
+    return rows, truth
 
 
 def test_an_unknown_model_is_one_clear_line(made, empty_store: Store, tmp_path: Path) -> None:

@@ -175,6 +175,32 @@ def test_a_modality_that_no_training_clip_has_is_left_out() -> None:
     assert tuple(model.feature_sets) == ("text", "audio")
 
 
+def test_a_validation_clip_with_nothing_that_training_has_is_left_out() -> None:
+    train, valid = made_dataset(48, seed=1), made_dataset(20, seed=2)
+    train.modalities["face"].available[:] = False
+    valid.modalities["text"].available[:1] = False
+    valid.modalities["audio"].available[:1] = False
+    result = fit(SMALL, train, valid, SHORT)
+    assert (result.counts["valid"], result.counts["valid_empty"]) == (19, 1)
+    assert np.isfinite(result.metrics["valid_mae"])
+
+
+def test_a_class_of_no_training_clip_is_none_of_the_models() -> None:
+    train, valid = as_classes(made_dataset(60, seed=1)), as_classes(made_dataset(30, seed=2))
+    wider = ("elated", *train.classes)
+    result = fit(SMALL, train.with_classes(wider), valid.with_classes(wider), SHORT)
+    assert result.model.classes == train.classes
+    assert result.counts["valid"] == len(valid)
+
+
+def test_training_that_diverges_says_so_and_leaves_its_curves(tmp_path: Path) -> None:
+    config = replace(SHORT, epochs=1, learning_rate=1e30, adapter_rate=1e6, weight_decay=1e30)
+    with pytest.raises(UserError, match="lower the learning rate"):
+        fit(SMALL, made_dataset(48, seed=1), made_dataset(20, seed=2), config, out_dir=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["history.json"]
+    assert len(json.loads((tmp_path / "out" / "history.json").read_text())) == 1
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=20),
     st.floats(0, 1),

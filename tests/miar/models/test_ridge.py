@@ -9,7 +9,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from miar.evaluation.ridge import PENALTIES, fit_ridge, group_folds, solve_ridge
+from miar.models.ridge import PENALTIES, fit_ridge, group_folds, solve_ridge
 
 
 def linear_data(seed: int, n: int = 120, d: int = 10, noise: float = 1.0):

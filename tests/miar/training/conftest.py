@@ -1,6 +1,0 @@
-"""Lets the tests here import ``made_clips``, the data that they share with the models' tests."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
