@@ -4,7 +4,7 @@ All frames of a feature set stand in one flat array; a clip is a start and a len
 array, so a split, a fold or a bootstrap sample costs a few bytes per clip.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -169,6 +169,16 @@ class ClipDataset:
     def scorable(self) -> NDArray[np.bool_]:
         """(N,) clips that have any modality at all."""
         return np.logical_or.reduce(self.available, axis=1)
+
+    def groups(self) -> list[Hashable]:
+        """(N,) what folds and samples keep whole: speakers, or videos where there are no two speakers, or else clips.
+
+        Clips of one speaker or video resemble each other, so a model could know one by another.
+        """
+        for candidates in (self.speakers, self.video_ids):
+            if None not in candidates and len(set(candidates)) > 1:
+                return list(candidates)
+        return list(self.clip_ids)
 
     def subset(self, indices: Sequence[int] | NDArray[Any]) -> "ClipDataset":
         """The clips at ``indices`` (integers, or a boolean mask over all clips), in that order."""

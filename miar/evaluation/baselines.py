@@ -4,7 +4,7 @@ Pooled is the mean over frames, for audio and face also the deviation, and the f
 values. Nothing is ever fitted on the clips that are predicted.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +19,19 @@ Array = NDArray[np.float64]
 def ridge_baseline(train: ClipDataset, test: ClipDataset, modalities: Sequence[str]) -> Array:
     """Predict ``test`` by ridge on the pooled features of ``modalities``, side by side.
 
-    The penalty is chosen by cross-validation inside ``train``, grouped by speaker or video. A modality that a
+    The penalty is chosen by cross-validation inside ``train``, over :meth:`ClipDataset.groups`. A modality that a
     clip lacks is replaced by the mean, and a column says so.
 
     Returns:
         (N_test,) in label units.
 
     Raises:
-        UserError: no labelled clips of at least two groups to learn from, or a modality that ``train`` or
-            ``test`` does not hold.
+        UserError: fewer than two labelled clips to learn from, or a modality that ``train`` or ``test`` does not
+            hold.
     """
     labelled = _labelled(train)
-    model, _ = fit_ridge(_blocks(labelled, modalities), labelled.targets, clip_groups(labelled))
-    return model.predict(_blocks(test, modalities))
+    model, _ = fit_ridge(_blocks(labelled, modalities), labelled.targets[:, None], labelled.groups())
+    return model.predict(_blocks(test, modalities))[:, 0]
 
 
 def late_fusion_baseline(train: ClipDataset, test: ClipDataset, modalities: Sequence[str]) -> Array:
@@ -41,22 +41,15 @@ def late_fusion_baseline(train: ClipDataset, test: ClipDataset, modalities: Sequ
     errors as in :func:`ridge_baseline`; a clip without a modality has no such prediction.
     """
     labelled = _labelled(train)
-    groups = clip_groups(labelled)
+    targets, groups = labelled.targets[:, None], labelled.groups()
     seen, unseen = {}, {}
     for modality in modalities:
         fitting, scoring = _blocks(labelled, [modality]), _blocks(test, [modality])
-        model, out_of_fold = fit_ridge(fitting, labelled.targets, groups)
+        model, out_of_fold = fit_ridge(fitting, targets, groups)
         seen[modality] = _where_present(out_of_fold, fitting[modality])
         unseen[modality] = _where_present(model.predict(scoring), scoring[modality])
-    fusion, _ = fit_ridge(seen, labelled.targets, groups)
-    return fusion.predict(unseen)
-
-
-def clip_groups(dataset: ClipDataset) -> list[Hashable]:
-    """(N,) what a model could know a clip by: the speaker where each clip has one, else the video."""
-    if all(speaker is not None for speaker in dataset.speakers):
-        return list(dataset.speakers)
-    return list(dataset.video_ids)
+    fusion, _ = fit_ridge(seen, targets, groups)
+    return fusion.predict(unseen)[:, 0]
 
 
 def pooled_features(data: ModalityData, *, deviation: bool) -> Array:
@@ -93,11 +86,11 @@ def _blocks(dataset: ClipDataset, modalities: Sequence[str]) -> Blocks:
 
 def _labelled(train: ClipDataset) -> ClipDataset:
     labelled = train.subset(train.labelled)
-    if len(set(clip_groups(labelled))) < 2:
-        raise UserError("the baselines need labelled training clips of at least two speakers or videos")
+    if len(labelled) < 2:
+        raise UserError("the baselines need at least two labelled clips in the split 'train'")
     return labelled
 
 
 def _where_present(predictions: Array, block: Array) -> Array:
-    """(N, 1) predictions, NaN for clips that lack the block."""
-    return np.where(np.isfinite(block).any(axis=1), predictions, np.nan)[:, None]
+    """``predictions`` (N, 1), NaN for clips that lack the block."""
+    return np.where(np.isfinite(block).any(axis=1, keepdims=True), predictions, np.nan)

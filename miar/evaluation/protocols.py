@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from miar.data.batches import MODALITIES
 from miar.data.dataset import ClipDataset
 from miar.errors import UserError
-from miar.evaluation.baselines import clip_groups
 from miar.evaluation.bootstrap import Interval, bootstrap_intervals
 from miar.evaluation.metrics import (
     Metrics,
@@ -148,7 +147,7 @@ def evaluate(
     scored = np.isfinite(own)
     intervals = {}
     if not classes:
-        groups = _pick(clip_groups(labelled), scored)
+        groups = _pick(labelled.groups(), scored)
         intervals = bootstrap_intervals(target[scored], own[scored], groups, seed=seed)
     confidence = predicted.worth[np.arange(len(own)), predicted.masks]
     return Evaluation(

@@ -52,7 +52,7 @@ def fit_readout(
     present = train.available[:, [MODALITIES.index(name) for name in names]]
     pooled = {name: _pool(readout, adapters[name], name, train, present[:, i]) for i, name in enumerate(names)}
     wanted = _wanted(train.targets, target)
-    groups = _groups(train)
+    groups = train.groups()
     values = np.zeros((len(train), len(names), wanted.shape[1]))
     for index, name in enumerate(names):
         here = present[:, index]
@@ -98,14 +98,6 @@ def _wanted(targets: Array, target: TargetSpec) -> Array:
     return ((targets - target.base) / target.deviation)[:, None]
 
 
-def _groups(train: ClipDataset) -> list[Hashable]:
-    """(N,) what folds keep whole: speakers, or videos where there are no two speakers, or else clips."""
-    for candidates in (train.speakers, train.video_ids):
-        if None not in candidates and len(set(candidates)) > 1:
-            return list(candidates)
-    return list(train.clip_ids)
-
-
 def _pick(groups: list[Hashable], chosen: NDArray[np.bool_]) -> list[Hashable]:
     return [groups[row] for row in np.flatnonzero(chosen)]
 
@@ -116,18 +108,14 @@ def _regress(pooled: Array, wanted: Array, groups: list[Hashable]) -> tuple[Arra
     All 0 where there are too few clips, or where the values are no better than the mean: a weak regression is not
     constant, so it would go on to follow whatever its features follow.
     """
-    columns, outputs = pooled.shape[1], wanted.shape[1]
-    weights, bias, values = np.zeros((columns, outputs)), np.zeros(outputs), np.zeros(wanted.shape)
+    nothing = np.zeros((pooled.shape[1], wanted.shape[1])), np.zeros(wanted.shape[1]), np.zeros(wanted.shape)
     if len(wanted) < MIN_CLIPS or len(set(groups)) < 2:
-        return weights, bias, values
-    probes = np.concatenate([np.zeros((1, columns)), np.eye(columns)])  # a ridge is affine: these say all of it
-    for output in range(outputs):
-        model, values[:, output] = fit_ridge({"pooled": pooled}, wanted[:, output], groups)
-        answers = model.predict({"pooled": probes})
-        weights[:, output], bias[output] = answers[1:] - answers[0], answers[0]
+        return nothing
+    # What is kept is an affine map of columns that are clipped already: clipping them anew would try out another one.
+    model, values = fit_ridge({"pooled": pooled}, wanted, groups, standardise=False)
     if not _has_skill(values, wanted):
-        return np.zeros_like(weights), np.zeros_like(bias), np.zeros_like(values)
-    return weights, bias, values
+        return nothing
+    return *model.affine(), values
 
 
 def _has_skill(values: Array, wanted: Array) -> bool:
@@ -198,21 +186,35 @@ def _fit_gates(parts: Array, pooled: Pooled, left: Array, groups: list[Hashable]
         held = folds == fold
         seen = {name: features[~held] for name, features in pooled.items()}
         unseen = {name: features[held] for name, features in pooled.items()}
-        correction = np.zeros_like(left[held])
-        errors[0] += np.square(left[held]).sum()
-        for step, (pair, column, change) in enumerate(_boost(parts[~held], seen, left[~held], blank, steps), 1):
-            correction += change * unseen[pair[1]][:, [column]] * parts[held][:, pair[0]]
-            errors[step] += np.square(left[held] - correction).sum()
+        path = _boost(parts[~held], seen, left[~held], blank, steps)
+        errors += _errors_along(path, parts[held], unseen, left[held], steps)
     gates = {pair: gate.copy() for pair, gate in blank.items()}
     for pair, column, change in _boost(parts, pooled, left, blank, int(errors.argmin())):
         gates[pair][column] += change
     return gates
 
 
+_Step = tuple[tuple[int, str], int, float]
+"""The pair, the column, and the change of its gate."""
+
+
+def _errors_along(path: list[_Step], parts: Array, pooled: Pooled, left: Array, steps: int) -> Array:
+    """(steps + 1,) squared error before the first and after each step of ``path``, on clips that it was not found on.
+
+    A path that ended early stays at what it ended with: a fold that fell silent would make late steps look better.
+    """
+    correction = np.zeros_like(left)
+    errors = [np.square(left).sum()]
+    for (to, origin), column, change in path:
+        correction += change * pooled[origin][:, [column]] * parts[:, to]
+        errors.append(np.square(left - correction).sum())
+    return np.array(errors + errors[-1:] * (steps - len(path)))
+
+
 def _boost(
     parts: Array, pooled: Pooled, left: Array, pairs: Mapping[tuple[int, str], Array], steps: int
-) -> list[tuple[tuple[int, str], int, float]]:
-    """The path of componentwise L2 boosting: in each step, the pair, the column, and the change of its gate.
+) -> list[_Step]:
+    """The path of componentwise L2 boosting.
 
     Products of a part and a feature are never formed: sums over clips and outputs of ``part * feature * residual``
     are one matrix product.

@@ -99,6 +99,15 @@ def test_what_does_not_fit_together_is_refused() -> None:
         replace(dataset, feature_sets={})
 
 
+def test_what_is_kept_whole_are_speakers_or_videos_or_clips() -> None:
+    ids, speakers, videos = ["a", "b", "c"], ["s", "s", "t"], ["v", "w", "w"]
+    whole = ClipDataset(ids, {}, {}, np.zeros(3), speakers=speakers, video_ids=videos)
+    assert whole.groups() == speakers
+    assert replace(whole, speakers=["s", None, "t"]).groups() == videos
+    assert replace(whole, speakers=["s"] * 3).groups() == videos
+    assert replace(whole, speakers=["s"] * 3, video_ids=["v"] * 3).groups() == ids
+
+
 def test_with_available_only_takes_away() -> None:
     batch = made([3, 0]).batch(np.arange(2))
     every = batch.with_available(torch.ones(2, 3, dtype=torch.bool))

@@ -8,7 +8,7 @@ import pytest
 from miar.data.batches import MODALITIES
 from miar.data.dataset import ClipDataset, ModalityData, Ragged
 from miar.errors import UserError
-from miar.evaluation.baselines import clip_groups, late_fusion_baseline, pooled_features, ridge_baseline
+from miar.evaluation.baselines import late_fusion_baseline, pooled_features, ridge_baseline
 
 NOISE = {"text": 1.0, "audio": 1.4, "face": 1.4}
 
@@ -94,15 +94,18 @@ def test_a_clip_without_anything_gets_a_finite_prediction_near_the_mean(train):
         np.testing.assert_allclose(baseline(train, nothing, MODALITIES), train.targets.mean(), atol=0.5)
 
 
-def test_groups_are_speakers_where_each_clip_has_one(train):
-    assert set(clip_groups(train)) == {f"speaker{i}" for i in range(12)}
-    speakers = [None, *train.speakers[1:]]
-    assert len(set(clip_groups(replace(train, speakers=speakers)))) == 30
+@pytest.mark.parametrize("baseline", [ridge_baseline, late_fusion_baseline])
+def test_one_speaker_is_enough(train, test, baseline):
+    """Of one person's recordings, videos are left out together; of one video, clips."""
+    one_speaker = replace(train, speakers=["one"] * len(train))
+    assert r(baseline(one_speaker, test, MODALITIES), test) > 0.5
+    one_video = replace(one_speaker, video_ids=["one"] * len(train))
+    assert r(baseline(one_video, test, MODALITIES), test) > 0.5
 
 
 @pytest.mark.parametrize("baseline", [ridge_baseline, late_fusion_baseline])
 def test_users_mistakes_are_one_line(train, test, baseline):
-    with pytest.raises(UserError, match="two speakers or videos"):
-        baseline(replace(train, speakers=["one"] * len(train)), test, MODALITIES)
+    with pytest.raises(UserError, match="at least two labelled clips in the split 'train'"):
+        baseline(train.subset([0]), test, MODALITIES)
     with pytest.raises(UserError, match="has no face; it holds: text"):
         baseline(train.with_modalities(["text"]), test, ["face"])

@@ -12,6 +12,7 @@ from miar.data.dataset import ClipDataset
 from miar.errors import ConfigError
 from miar.models.miar import MIAR, MIARConfig
 from miar.models.readout import GATE_LIMIT, PooledReadout
+from miar.models.readout_fit import _fit_gates, _regress
 
 SMALL = MIARConfig(width=16, heads=2, shared_width=8)
 FLAT = 2
@@ -143,6 +144,36 @@ def test_the_held_out_value_of_a_clip_does_not_depend_on_its_speakers_labels() -
     fixed = [readout_of(untrained(data)).held_out.values[mine] * data.targets.std() for data in (dataset, turned)]
     centred = [(values - values.mean(0)) / values.std(0) for values in fixed]
     torch.testing.assert_close(centred[0], centred[1], atol=0.05, rtol=0.05)
+
+
+def test_what_is_cross_validated_is_the_affine_map_that_is_kept() -> None:
+    """Columns with a heavy tail are clipped once: what stands for held-out clips is affine in them, to the last one."""
+    draw = np.random.default_rng(0)
+    tail = draw.standard_t(1.2, size=(400, 6))
+    pooled = (tail / tail.std(axis=0)).clip(-5, 5)
+    assert pooled.std(axis=0).min() < 0.5
+    wanted = pooled @ draw.normal(size=(6, 1)) + 0.3 * draw.normal(size=(400, 1))
+    groups = [index % 5 for index in range(400)]
+    weights, bias, values = _regress(pooled, wanted, list(groups))
+    for group in range(5):
+        held = np.array(groups) == group
+        design = np.column_stack([np.ones(held.sum()), pooled[held]])
+        fitted = design @ np.linalg.lstsq(design, values[held], rcond=None)[0]
+        np.testing.assert_allclose(fitted, values[held], atol=1e-9)
+    together = pooled @ weights + bias
+    assert r(together[:, 0], wanted[:, 0]) > 0.95
+    assert np.abs(together - values).mean() < 0.05
+
+
+def test_a_fold_whose_gates_find_nothing_does_not_speak_for_more_of_them() -> None:
+    """Two modalities meet in one speaker's clips alone: nothing says whether a gate holds for another speaker."""
+    draw = np.random.default_rng(0)
+    groups = [index % 5 for index in range(100)]
+    parts = np.zeros((100, 2, 1))
+    parts[np.array(groups) == 0] = draw.normal(size=(20, 2, 1))
+    pooled = {name: draw.normal(size=(100, 4)) for name in ("text", "audio")}
+    gates = _fit_gates(parts, pooled, draw.normal(size=(100, 1)), list(groups), 10)
+    assert not any(gate.any() for gate in gates.values())
 
 
 def test_labels_that_say_nothing_teach_next_to_nothing() -> None:
