@@ -31,10 +31,10 @@ demo: $(READY)  ## Make a corpus, extract, train, score, report: one command fro
 	$(BIN)/miar demo --clips $(CLIPS) --out $(DEMO)
 
 test: $(READY)  ## Run the tests (under 12 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/pytest -m "not slow" -n 3 --dist loadgroup
 
 test-all: $(READY)  ## Run every test, the slow ones too
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 check: $(READY)  ## Lint, format, types, and which room may import which
 	$(BIN)/ruff check .
