@@ -175,7 +175,7 @@ def plan_feature_sets(
     found = find_stale(store, plan.corpus_id, changes.live, feature_sets, has_media=root is not None, adopt=adopt)
     stale: dict[str, np.ndarray] = {}
     for name, one in found.items():
-        given_up = np.zeros(len(one.stale), bool) if retry_failed else one.attempts >= MAX_ATTEMPTS
+        given_up = np.zeros(len(one.stale), bool) if retry_failed else one.stale & (one.attempts >= MAX_ATTEMPTS)
         chosen = one.stale & ~given_up
         stale[name] = np.flatnonzero(chosen)
         plan.wanted[name], plan.up_to_date[name] = int(chosen.sum()), one.up_to_date

@@ -167,14 +167,15 @@ def _wanted(shard: Shard, feature_set: FeatureSet) -> pa.Table:
 
 
 def _record_failures(store: Store, job: Job, shard: Shard, failures: list[dict[str, Any]]) -> None:
-    """Failures that stand are counted up; those that this shard mended are taken away."""
+    """Failures that stand are counted up, once in a run; those that this shard mended are taken away."""
     touched = {
         (job.corpus_id, clip.path, clip.clip_id, feature_set.extractor, feature_set.config_hash)
         for feature_set in job.feature_sets
         for clip in shard.clips
         if feature_set.table in clip.wants
     }
-    chosen = (pc.field("corpus_id") == job.corpus_id) & (pc.field("clip_id") != "")
+    clips = pa.array([clip.clip_id for clip in shard.clips], pa.string())
+    chosen = (pc.field("corpus_id") == job.corpus_id) & pc.field("clip_id").isin(clips)
     standing = {
         key: row
         for row in store.table(FAILURES).read(filter=chosen).to_pylist()
@@ -183,6 +184,8 @@ def _record_failures(store: Store, job: Job, shard: Shard, failures: list[dict[s
     rows = []
     for failure in failures:
         earlier = standing.pop(tuple(failure[name] for name in FAILURES.key), None)
+        if earlier is not None and earlier["run_id"] == job.run_id:
+            continue  # this very commit was made before
         again = earlier is not None and earlier["input_hash"] == failure["input_hash"]
         attempts = earlier["attempts"] + 1 if earlier and again else 1
         rows.append({**failure, "attempts": attempts, "run_id": job.run_id, "failed_at": datetime.now(UTC)})
