@@ -5,6 +5,7 @@ Everything else is work, cut into shards of whole source files. Clips are column
 of them are looked through in seconds, and only those that have work become objects.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from miar.config import PipelineConfig
 from miar.corpus.listing import corpus_name, list_corpus
-from miar.errors import UnavailableError
+from miar.errors import ConfigError, UnavailableError
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet
 from miar.features.registry import feature_set_of
@@ -20,7 +21,7 @@ from miar.pipeline import catalogue
 from miar.pipeline.catalogue import CatalogueChanges
 from miar.pipeline.cutting import Work, cut_shards
 from miar.pipeline.runs import new_run_id
-from miar.pipeline.shards import Shard
+from miar.pipeline.shards import Shard, names_of
 from miar.pipeline.staleness import find_stale
 from storage import Store
 from storage.arrow import pc
@@ -70,7 +71,7 @@ class RefreshPlan:
 
     def summary(self) -> dict[str, Any]:
         """Counts, for people and for ``--json``."""
-        changes = self.changes
+        changes, names = self.changes, names_of(self.feature_sets)
         return {
             "corpus_id": self.corpus_id,
             "root": self.root,
@@ -80,19 +81,16 @@ class RefreshPlan:
             "changed": changes.changed,
             "gone": changes.gone,
             "problems": changes.problems,
-            "to_extract": {_extractor_of(table): count for table, count in self.wanted.items()},
-            "up_to_date": {_extractor_of(table): count for table, count in self.up_to_date.items()},
-            "known_missing": {_extractor_of(table): count for table, count in self.known_missing.items()},
+            "feature_sets": {name: table for table, name in names.items()},
+            "to_extract": {names[table]: count for table, count in self.wanted.items()},
+            "up_to_date": {names[table]: count for table, count in self.up_to_date.items()},
+            "known_missing": {names[table]: count for table, count in self.known_missing.items()},
             "retried": self.retried,
             "given_up": self.given_up,
             "adopted": self.adopted,
             "shards": len(self.shards),
             "unavailable": self.unavailable,
         }
-
-
-def _extractor_of(table: str) -> str:
-    return table.split("/")[1]
 
 
 def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[FeatureSet], dict[str, str]]:
@@ -111,7 +109,8 @@ def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[Fe
         except UnavailableError as error:
             if config.on_unavailable == "fail":
                 raise
-            unavailable[extractor.extractor] = str(error)
+            earlier = unavailable.get(extractor.extractor)
+            unavailable[extractor.extractor] = f"{earlier}; {error}" if earlier else str(error)
     if not found:
         raise UnavailableError(f"no extractor can run: {'; '.join(unavailable.values())}")
     return config.model_copy(update={"extractors": tuple(able)}), found, unavailable
@@ -157,7 +156,9 @@ def plan_feature_sets(
 
     Raises:
         CorpusError: see :func:`list_corpus` and :func:`catalogue.compare`.
+        ConfigError: two extractors make the same feature set.
     """
+    _refuse_twins(feature_sets)
     if root is not None:
         changes, corpus_id = _read_corpus(store, config, root, corpus_id)
     else:
@@ -187,6 +188,15 @@ def plan_feature_sets(
     plan.shards, plan.seconds = cut_shards(work, config.execution), work.seconds
     plan.clips_wanted, plan.media_seconds = work.clips.num_rows, float(work.length_s.sum())
     return plan
+
+
+def _refuse_twins(feature_sets: list[FeatureSet]) -> None:
+    for table, count in Counter(one.table for one in feature_sets).items():
+        if count > 1:
+            extractor = table.split("/")[1]
+            raise ConfigError(
+                f"the extractor {extractor} stands {count} times in the configuration with the same settings: keep one"
+            )
 
 
 def _read_corpus(

@@ -4,14 +4,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import made_jobs
 import pytest
-from made_jobs import CUES, carry_out, commit, ok, plan
+from made_jobs import CUES, FEATURE_SETS, SMALL_SHARDS, carry_out, commit, ok, plan
 
-from miar.errors import CorpusError
+from miar.errors import ConfigError, CorpusError
 from miar.features.contract import Extraction, FeatureSet
+from miar.pipeline.plan import plan_feature_sets
 from miar.pipeline.refresh import lay_out, running_job, shard_names
 from miar.pipeline.shards import Shard
 from storage import CLIPS, FAILURES, KeyedTable, Store
@@ -251,3 +253,20 @@ def test_a_commit_reads_the_failures_of_its_own_clips(store: Store, corpus: Path
         for shard in shards:
             commit(store, job, shard, _fails)
     assert read == [len(shard.clips) for shard in shards]
+
+
+def test_two_configurations_of_one_extractor_are_counted_apart(store: Store, corpus: Path):
+    one = FEATURE_SETS["text"]
+    other = replace(one, config={"model": "another"})
+    sets = [one, other, FEATURE_SETS["opensmile"]]
+    planned = plan_feature_sets(store, SMALL_SHARDS, sets, root=str(corpus))
+    first, second = f"text/{one.config_hash}", f"text/{other.config_hash}"
+    assert planned.summary()["to_extract"] == {first: 8, second: 8, "opensmile": 8}
+    assert planned.summary()["feature_sets"] == dict(
+        zip((first, second, "opensmile"), (each.table for each in sets), strict=True)
+    )
+    carry_out(store, planned)
+    again = plan_feature_sets(store, SMALL_SHARDS, sets, root=str(corpus)).summary()
+    assert again["up_to_date"] == {first: 8, second: 8, "opensmile": 8}
+    with pytest.raises(ConfigError, match="text stands 2 times in the configuration with the same settings"):
+        plan_feature_sets(store, SMALL_SHARDS, [one, one], root=str(corpus))
