@@ -16,7 +16,7 @@ from miar.corpus.listing import corpus_name, list_corpus
 from miar.errors import ConfigError, UnavailableError
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet
-from miar.features.registry import feature_set_of
+from miar.features.registry import availability
 from miar.pipeline import catalogue
 from miar.pipeline.catalogue import CatalogueChanges
 from miar.pipeline.cutting import Work, cut_shards
@@ -103,14 +103,15 @@ def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[Fe
     able: list[ExtractorConfig] = []
     unavailable: dict[str, str] = {}
     for extractor in config.extractors:
-        try:
-            found.append(feature_set_of(extractor))
+        answer = availability(extractor)
+        if not isinstance(answer, UnavailableError):
+            found.append(answer)
             able.append(extractor)
-        except UnavailableError as error:
-            if config.on_unavailable == "fail":
-                raise
+        elif config.on_unavailable == "fail":
+            raise answer
+        else:
             earlier = unavailable.get(extractor.extractor)
-            unavailable[extractor.extractor] = f"{earlier}; {error}" if earlier else str(error)
+            unavailable[extractor.extractor] = f"{earlier}; {answer}" if earlier else str(answer)
     if not found:
         raise UnavailableError(f"no extractor can run: {'; '.join(unavailable.values())}")
     return config.model_copy(update={"extractors": tuple(able)}), found, unavailable
