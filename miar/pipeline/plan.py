@@ -63,7 +63,7 @@ class RefreshPlan:
     versions: dict[str, int | None] = field(default_factory=dict)
     """Feature table -> the version that was looked at."""
     adopted: int = 0
-    """Rows of an earlier, killed run that were finished and only had to be registered."""
+    """Rows that another run had finished, and that only had to be registered: it was killed, or is not there yet."""
 
     @property
     def is_empty(self) -> bool:
@@ -89,6 +89,7 @@ class RefreshPlan:
             "given_up": self.given_up,
             "adopted": self.adopted,
             "shards": len(self.shards),
+            "clips_to_extract": self.clips_wanted,
             "unavailable": self.unavailable,
         }
 

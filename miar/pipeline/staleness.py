@@ -31,7 +31,7 @@ class Staleness:
     version: int | None
     """The table's version that was looked at."""
     adopted: int
-    """Rows of an earlier, killed run that were finished and only had to be registered."""
+    """Rows that another run had finished, and that only had to be registered: it was killed, or is not there yet."""
     mended: pa.Table
     """Keys of failures of clips that have their row by now: whoever made it was killed before taking them away."""
 
