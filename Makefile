@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 CLIPS ?= 240
 
-# Prefect's telemetry prints an error on a closed network, and MKL and OpenMP would fight over the cores.
+# Prefect's telemetry prints an error on a closed network, and tokenizers would start threads beside the worker processes.
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export TOKENIZERS_PARALLELISM := false
 ifndef MIAR_MODEL_DIR

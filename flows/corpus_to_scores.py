@@ -10,6 +10,7 @@ from flows.refresh_features import refresh_features
 from flows.score_corpus import score_corpus
 from flows.train import train
 from miar.features.contract import Modality
+from miar.pipeline.selection import trainable
 from storage import Store
 
 
@@ -34,13 +35,15 @@ def corpus_to_scores(
         out: Folder for the model.
         report: Where to write the report; empty: none is written.
         config: Pipeline configuration, as a tree or as the path of a YAML file; empty: the defaults.
-        only: Modalities to use (text, audio, face); empty: all that are configured.
+        only: Modalities to refresh and to train on (text, audio, face); empty: all that are configured.
         model: Fields of the model's configuration to change from their defaults.
         training: Fields of the training configuration to change from their defaults.
     """
     (refreshed,) = refresh_features(store, corpus, config, only)
     snapshot = Store.open(store).snapshots.take()
-    trained = train(store, label, out, snapshot=snapshot.id, model=model, training=training)
+    # Not the newest of each modality: the store may hold others than this configuration asks for.
+    features = trainable(snapshot, list(refreshed["feature_sets"].values()))
+    trained = train(store, label, out, snapshot=snapshot.id, features=features, model=model, training=training)
     evaluated = evaluate(store, out, snapshot=snapshot.id)
     scored = score_corpus(store, out, snapshot=snapshot.id, report=None if report is None else str(Path(report)))
     return {"refresh": refreshed, "train": trained, "evaluate": evaluated, "score": scored}

@@ -17,26 +17,27 @@ def main() -> None:
     console = Console(soft_wrap=True)
     for pool in (CPU_POOL, GPU_POOL):
         _prefect("work-pool", "create", pool, "--type", "process", "--overwrite")
-    pool = _gpu_pool()
-    if pool == GPU_POOL:
+    has_gpu = _has_gpu()
+    pool = os.environ.get("MIAR_GPU_POOL") or (GPU_POOL if has_gpu else CPU_POOL)
+    if has_gpu:
         limit = f"gpu:{socket.gethostname()}"
         if _prefect("gcl", "inspect", limit, check=False).returncode:
             _prefect("gcl", "create", limit, "--limit", "1")
     _prefect("--no-prompt", "deploy", "--all", MIAR_ROOT=str(ROOT), MIAR_GPU_POOL=pool)
     console.print(f"deployed to {_server()}: training and scoring go to the pool '{pool}'")
-    if pool == CPU_POOL:
+    if pool == CPU_POOL and not has_gpu:
         console.print(
             f"  (no GPU on this host; MIAR_GPU_POOL={GPU_POOL} make deploy sends them to a GPU worker elsewhere)"
         )
-    console.print(f"start a worker with:  prefect worker start --pool {pool}")
+    console.print("start a worker for each pool, on the hosts that are to do its work:")
+    for one in dict.fromkeys((CPU_POOL, pool)):
+        console.print(f"  prefect worker start --pool {one}")
 
 
-def _gpu_pool() -> str:
-    if chosen := os.environ.get("MIAR_GPU_POOL"):
-        return chosen
+def _has_gpu() -> bool:
     import torch
 
-    return GPU_POOL if torch.cuda.is_available() else CPU_POOL
+    return torch.cuda.is_available()
 
 
 def _server() -> str:

@@ -16,7 +16,7 @@ from miar.pipeline.extract import worker_count
 from miar.pipeline.plan import plan_refresh
 from miar.pipeline.progress import advance
 from miar.pipeline.refresh import lay_out, running_job, shard_names
-from miar.pipeline.shards import Shard, ShardOutcome
+from miar.pipeline.shards import ShardOutcome
 from miar.pipeline.targets import Target, for_each, open_store, refresh_targets
 from storage import Store
 from tasks.commit import commit_shard
@@ -91,7 +91,6 @@ def _work_through(
     A request to stop (SIGTERM, Ctrl-C) lets the shards in hand finish and be committed.
     """
     draining.clear()
-    clips = sum(len(Shard.load(folder / "shards" / f"{name}.json").clips) for name in names)
     futures = {runner.submit(extract_shard, {"folder": str(folder), "shard": name}): name for name in names}
     waiting = set(futures)
     stopped_by: BaseException | None = None
@@ -104,7 +103,7 @@ def _work_through(
                 waiting.discard(future)
                 if outcomes is not None and counts is not None:
                     _count(outcomes, counts, total, result)
-                    advance("clips", total.clips, clips)
+                    advance("clips", total.clips, result["clips_to_extract"])
         except (TerminationSignal, KeyboardInterrupt) as signal:
             if stopped_by is not None:
                 raise

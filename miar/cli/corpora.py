@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
-from miar.cli.console import counted, print_json, progress, say, table, warn
+from miar.cli.console import counted, err, print_json, progress, say, table, warn
 from miar.cli.console import out as console
 from miar.cli.engine import run_flow
 from miar.cli.options import JsonOption
@@ -52,7 +53,7 @@ def demo(
 ) -> None:
     """From raw video to scores and a report: make a corpus, extract, train, evaluate, score.
 
-    Run again, it does only what is not done yet.
+    Run again, it makes no clip and extracts no feature twice; it trains, evaluates and scores anew.
 
     [dim]Example:[/]  miar demo --clips 240 --out demo
     """
@@ -62,7 +63,8 @@ def demo(
     from miar.synth import make_corpus
 
     corpus, store, model, report = out / "corpus", out / "store", out / "model", out / "report.html"
-    _step("1  a corpus of talking faces, its truth known", corpus)
+    headings = err if json else console
+    _step(headings, "1  a corpus of talking faces, its truth known", corpus)
     with progress():
         make_corpus(
             corpus,
@@ -70,7 +72,7 @@ def demo(
             seed=seed,
             on_progress=lambda done, total: advance("clips made", done, total),
         )
-    _step("2  features, a model, scores (flow corpus-to-scores)", store)
+    _step(headings, "2  features, a model, scores (flow corpus-to-scores)", store)
 
     result = run_flow(
         "corpus_to_scores",
@@ -94,8 +96,8 @@ def demo(
         warn("a modality was left out: run the command above, then the demo again")
 
 
-def _step(what: str, where: Path) -> None:
-    console.print(f"[bold]{what}[/]  [dim]{where}[/]")
+def _step(headings: Console, what: str, where: Path) -> None:
+    headings.print(f"[bold]{what}[/]  [dim]{where}[/]")
 
 
 def _show_quality(evaluation: dict[str, Any]) -> None:

@@ -119,7 +119,7 @@ def show_refresh(result: dict[str, Any]) -> None:
     if result["retried"]:
         say(f"{counted(result['retried'], 'extraction')} that failed before on the same input: tried again")
     if result["adopted"]:
-        say(f"{counted(result['adopted'], 'row')} of an earlier, interrupted run were taken over")
+        say(f"{counted(result['adopted'], 'row')} that another run had finished and not registered were taken over")
     for why in result["unavailable"].values():
         warn(why)
     if result["given_up"]:

@@ -1,5 +1,6 @@
 """Commands that bring tables in and take them out: import table, import mmsa, import csd, export."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,11 +8,12 @@ import typer
 
 from miar.cli.console import print_json, say, warn
 from miar.cli.options import JsonOption, SnapshotOption, StoreArgument, StoreOption, parse_pairs
-from miar.errors import ConfigError
+from miar.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from miar.interchange.bring_in import ImportResult
     from miar.interchange.import_columns import FeatureColumn
+    from storage import Store
 
 imports = typer.Typer(
     help="Bring features, words and labels that were made elsewhere into a store.", no_args_is_help=True
@@ -44,15 +46,11 @@ def import_table(
     --feature 'audio:covarep=covarep_*'
     """
     from miar.interchange.import_table import import_table as run
-    from storage import Store
 
+    columns = parse_pairs(labels or (), "--labels")
+    features = [_feature_column(text) for text in feature or ()]
     result = run(
-        Store.create(store),
-        file,
-        corpus_id=corpus_id,
-        labels=parse_pairs(labels or (), "--labels"),
-        features=[_feature_column(text) for text in feature or ()],
-        id_column=id_column,
+        _store_for([file], store), file, corpus_id=corpus_id, labels=columns, features=features, id_column=id_column
     )
     _print(result, json)
 
@@ -72,9 +70,8 @@ def import_mmsa(
     [dim]Example:[/]  miar import mmsa unaligned_50.pkl --store data/store --corpus-id mosi
     """
     from miar.interchange.import_mmsa import import_mmsa as run
-    from storage import Store
 
-    _print(run(Store.create(store), file, corpus_id=corpus_id, prefix=prefix), json)
+    _print(run(_store_for([file], store), file, corpus_id=corpus_id, prefix=prefix), json)
 
 
 @imports.command("csd")
@@ -99,17 +96,21 @@ def import_csd(
     --labels 'sentiment=Opinion Segment Labels' --feature audio:covarep=COVAREP --words words
     """
     from miar.interchange.import_csd import import_csd as run
+
+    roots = parse_pairs(labels or (), "--labels")
+    features = [_feature_column(text, with_times=False) for text in feature or ()]
+    result = run(_store_for(files, store), files, corpus_id=corpus_id, labels=roots, features=features, words=words)
+    _print(result, json)
+
+
+def _store_for(files: Sequence[str], store: str) -> "Store":
+    """The store to import into, made if it is not there; a mistyped file leaves no store behind."""
     from storage import Store
 
-    result = run(
-        Store.create(store),
-        files,
-        corpus_id=corpus_id,
-        labels=parse_pairs(labels or (), "--labels"),
-        features=[_feature_column(text, with_times=False) for text in feature or ()],
-        words=words,
-    )
-    _print(result, json)
+    for file in files:
+        if not Path(file).exists():
+            raise UserError(f"there is no file {file} to import: check its name")
+    return Store.create(store)
 
 
 def _print(result: "ImportResult", json: bool) -> None:

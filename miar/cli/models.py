@@ -106,9 +106,12 @@ def score(
     [dim]Example:[/]  miar score data/store --model data/model
     """
     from miar.config import load_config
+    from miar.errors import ConfigError
     from miar.pipeline.trained import load_model, snapshot_to_score
     from storage import Store
 
+    if config is not None and corpus is None:
+        raise ConfigError("--config is for the refresh of a corpus before it is scored: give --corpus as well")
     load_config(config)
     loaded = load_model(model)
     if corpus is None:

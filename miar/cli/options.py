@@ -34,10 +34,23 @@ def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
 
 
 def parse_settings(pairs: Iterable[str], option: str) -> dict[str, Any]:
-    """As :func:`parse_pairs`, with values read as YAML: numbers, true and false, lists."""
+    """As :func:`parse_pairs`, with values read as YAML: numbers, true and false, lists.
+
+    Raises:
+        ConfigError: as :func:`parse_pairs`, or a value that is not YAML.
+    """
+    return {name: _value(name, value, option) for name, value in parse_pairs(pairs, option).items()}
+
+
+def _value(name: str, value: str, option: str) -> Any:
     import yaml
 
-    return {name: yaml.safe_load(value) for name, value in parse_pairs(pairs, option).items()}
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{option} {name}: '{value}' is neither a number, a word nor a list such as [1, 2]"
+        ) from error
 
 
 def parse_modalities(text: str | None) -> list[Any] | None:

@@ -136,7 +136,7 @@ def _read_any_rows(text: str, delimiter: str, name: str) -> pa.Table:
     """By Python's reader: short rows are filled up.
 
     Raises:
-        CorpusError: what is wrong, and in which row.
+        CorpusError: what is wrong, and in which row: from 1, the header is none, as everywhere.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     csv.field_size_limit(1 << 24)
@@ -145,7 +145,7 @@ def _read_any_rows(text: str, delimiter: str, name: str) -> pa.Table:
         rows = [row for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise CorpusError(f"{name}, line {reader.line_num}: {error}") from error
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=1):
         if len(row) > len(names):
             raise CorpusError(f"{name}, row {number} has {len(row)} cells, the header {len(names)}; quote commas")
     padded = [row + [""] * (len(names) - len(row)) for row in rows]

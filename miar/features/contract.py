@@ -7,6 +7,7 @@ output stand in its :class:`FeatureSet`; what it found in a clip is an :class:`E
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,7 +64,7 @@ class FeatureSet:
     weights: dict[str, str] = field(default_factory=dict)
     """File name -> sha256 of every weights file that was read."""
 
-    @property
+    @cached_property
     def config_hash(self) -> str:
         """16 hex digits over everything that changes the output."""
         return stable_key(

@@ -1,5 +1,6 @@
 """From a configuration to an extractor, and to what it would give without loading it."""
 
+from contextlib import nullcontext
 from typing import assert_never
 
 from miar.errors import UnavailableError
@@ -11,6 +12,7 @@ from miar.features.configs import (
     TextConfig,
 )
 from miar.features.contract import AudioExtractor, FaceExtractor, FeatureSet, TextExtractor
+from miar.features.weights import only_looking
 
 Extractor = TextExtractor | AudioExtractor | FaceExtractor
 
@@ -70,13 +72,17 @@ def feature_set_of(config: ExtractorConfig) -> FeatureSet:
     assert_never(config)
 
 
-def availability(config: ExtractorConfig) -> FeatureSet | UnavailableError:
+def availability(config: ExtractorConfig, *, may_download: bool = True) -> FeatureSet | UnavailableError:
     """The feature set, or why it is not to be had: what a planner and ``miar doctor`` ask before the first clip.
+
+    Args:
+        may_download: without it, weights that are not on this machine are not to be had.
 
     Raises:
         ConfigError: the configuration is wrong, which no download mends.
     """
     try:
-        return feature_set_of(config)
+        with nullcontext() if may_download else only_looking():
+            return feature_set_of(config)
     except UnavailableError as error:
         return error

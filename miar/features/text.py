@@ -207,7 +207,8 @@ def text_feature_set(config: TextConfig) -> FeatureSet:
     layers = _resolve_layers(config, model)
     pooling = read_pooling(folder)
     digits = max(3, len(str(width - 1)))
-    name = Path(config.model).expanduser().resolve().name if Path(config.model).is_dir() else config.model
+    # A local folder may be called anything; the checksums say which model it holds.
+    model_name = {} if Path(config.model).expanduser().is_dir() else {"model": config.model}
     return FeatureSet(
         extractor="text",
         modality=Modality.TEXT,
@@ -217,7 +218,7 @@ def text_feature_set(config: TextConfig) -> FeatureSet:
         pooled_dim=width,
         layers=len(layers),
         config={
-            "model": name,
+            **model_name,
             "layers": list(layers),
             "window_tokens": config.window_tokens,
             "max_tokens": MAX_TOKENS,

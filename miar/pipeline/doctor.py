@@ -9,7 +9,7 @@ from pathlib import Path
 from miar.config import PipelineConfig
 from miar.errors import UnavailableError
 from miar.features.configs import ExtractorConfig, PyFeatConfig
-from miar.features.registry import feature_set_of
+from miar.features.registry import availability
 
 Finding = dict[str, str | None]
 
@@ -29,7 +29,10 @@ LOW_DISK_BYTES = 5 * 2**30
 
 
 def examine() -> list[Finding]:
-    """One finding per thing: ``what``, ``state`` (``ok`` or ``absent``), ``detail``, and ``mend`` where one is due."""
+    """One finding per thing: ``what``, ``state`` (``ok`` or ``absent``), ``detail``, and ``mend`` where one is due.
+
+    Nothing is changed, and nothing downloaded.
+    """
     return [
         _found("python", platform.python_version()),
         *(_library(name, "pip install miar") for name in LIBRARIES),
@@ -59,12 +62,11 @@ def _library(name: str, mend: str) -> Finding:
 
 def _extractor(config: ExtractorConfig) -> Finding:
     what = f"extractor {config.extractor}"
-    try:
-        feature_set = feature_set_of(config)
-    except UnavailableError as error:
-        return _absent(what, "cannot run", str(error))
-    weights = ", ".join(feature_set.weights) or "no weights needed"
-    return _found(what, f"{len(feature_set.columns)} columns; {weights}")
+    found = availability(config, may_download=False)
+    if isinstance(found, UnavailableError):
+        return _absent(what, "cannot run yet", str(found))
+    weights = ", ".join(found.weights) or "no weights needed"
+    return _found(what, f"{len(found.columns)} columns; {weights}")
 
 
 def _model_folder() -> Finding:

@@ -97,7 +97,9 @@ def _history(store: Store) -> _History:
     ]
     for run in told[:LATEST_RUNS]:
         result = run["result"]
-        extracted = [(_MODALITIES[name], sum(counts.values())) for name, counts in result["counts"].items()]
+        extracted = [
+            (_MODALITIES[name.split("/")[0]], sum(counts.values())) for name, counts in result["counts"].items()
+        ]
         clips.update(_clips_by_step(extracted))
         # Models are loaded once by each worker, however many clips there are.
         busy = {step: seconds for step, seconds in result["seconds"].items() if step != "load"}

@@ -19,7 +19,7 @@ from miar.features.contract import Extraction, FeatureSet, Status
 from miar.features.runner import ShardRequest, extract_shard
 from miar.hashing import stable_key
 from miar.pipeline.rows import feature_rows, feature_spec
-from miar.pipeline.shards import Job, Shard, ShardOutcome
+from miar.pipeline.shards import Job, Shard, ShardOutcome, names_of
 from miar.pipeline.workers import WorkerPool
 from storage import Store
 
@@ -114,10 +114,10 @@ def _job(path: Path) -> Job:
 def _finish(job: Job, shard: Shard, extractions: Extractions, seconds: dict[str, float]) -> ShardOutcome:
     started = time.perf_counter()
     outcome = ShardOutcome(shard=shard.name, clips=len(shard.clips), seconds=dict(seconds))
-    store = Store.open(job.store)
+    store, names = Store.open(job.store), names_of(job.feature_sets)
     for feature_set in job.feature_sets:
         found = extractions.get(feature_set.table, [])
-        outcome.counts[feature_set.extractor] = _count(found)
+        outcome.counts[names[feature_set.table]] = _count(found)
         outcome.failures += _failures(shard, feature_set, found)
         identities = {
             clip_id: {

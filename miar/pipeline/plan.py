@@ -5,6 +5,7 @@ Everything else is work, cut into shards of whole source files. Clips are column
 of them are looked through in seconds, and only those that have work become objects.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +13,15 @@ import numpy as np
 
 from miar.config import PipelineConfig
 from miar.corpus.listing import corpus_name, list_corpus
-from miar.errors import UnavailableError
+from miar.errors import ConfigError, UnavailableError
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet
-from miar.features.registry import feature_set_of
+from miar.features.registry import availability
 from miar.pipeline import catalogue
 from miar.pipeline.catalogue import CatalogueChanges
 from miar.pipeline.cutting import Work, cut_shards
 from miar.pipeline.runs import new_run_id
-from miar.pipeline.shards import Shard
+from miar.pipeline.shards import Shard, names_of
 from miar.pipeline.staleness import find_stale
 from storage import Store
 from storage.arrow import pc
@@ -62,7 +63,7 @@ class RefreshPlan:
     versions: dict[str, int | None] = field(default_factory=dict)
     """Feature table -> the version that was looked at."""
     adopted: int = 0
-    """Rows of an earlier, killed run that were finished and only had to be registered."""
+    """Rows that another run had finished, and that only had to be registered: it was killed, or is not there yet."""
 
     @property
     def is_empty(self) -> bool:
@@ -70,7 +71,7 @@ class RefreshPlan:
 
     def summary(self) -> dict[str, Any]:
         """Counts, for people and for ``--json``."""
-        changes = self.changes
+        changes, names = self.changes, names_of(self.feature_sets)
         return {
             "corpus_id": self.corpus_id,
             "root": self.root,
@@ -80,19 +81,17 @@ class RefreshPlan:
             "changed": changes.changed,
             "gone": changes.gone,
             "problems": changes.problems,
-            "to_extract": {_extractor_of(table): count for table, count in self.wanted.items()},
-            "up_to_date": {_extractor_of(table): count for table, count in self.up_to_date.items()},
-            "known_missing": {_extractor_of(table): count for table, count in self.known_missing.items()},
+            "feature_sets": {name: table for table, name in names.items()},
+            "to_extract": {names[table]: count for table, count in self.wanted.items()},
+            "up_to_date": {names[table]: count for table, count in self.up_to_date.items()},
+            "known_missing": {names[table]: count for table, count in self.known_missing.items()},
             "retried": self.retried,
             "given_up": self.given_up,
             "adopted": self.adopted,
             "shards": len(self.shards),
+            "clips_to_extract": self.clips_wanted,
             "unavailable": self.unavailable,
         }
-
-
-def _extractor_of(table: str) -> str:
-    return table.split("/")[1]
 
 
 def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[FeatureSet], dict[str, str]]:
@@ -105,13 +104,15 @@ def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[Fe
     able: list[ExtractorConfig] = []
     unavailable: dict[str, str] = {}
     for extractor in config.extractors:
-        try:
-            found.append(feature_set_of(extractor))
+        answer = availability(extractor)
+        if not isinstance(answer, UnavailableError):
+            found.append(answer)
             able.append(extractor)
-        except UnavailableError as error:
-            if config.on_unavailable == "fail":
-                raise
-            unavailable[extractor.extractor] = str(error)
+        elif config.on_unavailable == "fail":
+            raise answer
+        else:
+            earlier = unavailable.get(extractor.extractor)
+            unavailable[extractor.extractor] = f"{earlier}; {answer}" if earlier else str(answer)
     if not found:
         raise UnavailableError(f"no extractor can run: {'; '.join(unavailable.values())}")
     return config.model_copy(update={"extractors": tuple(able)}), found, unavailable
@@ -157,7 +158,9 @@ def plan_feature_sets(
 
     Raises:
         CorpusError: see :func:`list_corpus` and :func:`catalogue.compare`.
+        ConfigError: two extractors make the same feature set.
     """
+    _refuse_twins(feature_sets)
     if root is not None:
         changes, corpus_id = _read_corpus(store, config, root, corpus_id)
     else:
@@ -175,7 +178,7 @@ def plan_feature_sets(
     found = find_stale(store, plan.corpus_id, changes.live, feature_sets, has_media=root is not None, adopt=adopt)
     stale: dict[str, np.ndarray] = {}
     for name, one in found.items():
-        given_up = np.zeros(len(one.stale), bool) if retry_failed else one.attempts >= MAX_ATTEMPTS
+        given_up = np.zeros(len(one.stale), bool) if retry_failed else one.stale & (one.attempts >= MAX_ATTEMPTS)
         chosen = one.stale & ~given_up
         stale[name] = np.flatnonzero(chosen)
         plan.wanted[name], plan.up_to_date[name] = int(chosen.sum()), one.up_to_date
@@ -187,6 +190,15 @@ def plan_feature_sets(
     plan.shards, plan.seconds = cut_shards(work, config.execution), work.seconds
     plan.clips_wanted, plan.media_seconds = work.clips.num_rows, float(work.length_s.sum())
     return plan
+
+
+def _refuse_twins(feature_sets: list[FeatureSet]) -> None:
+    for table, count in Counter(one.table for one in feature_sets).items():
+        if count > 1:
+            extractor = table.split("/")[1]
+            raise ConfigError(
+                f"the extractor {extractor} stands {count} times in the configuration with the same settings: keep one"
+            )
 
 
 def _read_corpus(

@@ -79,8 +79,8 @@ def running_job(store: Store, folder: Path) -> Iterator[tuple[Job, dict[str, Any
             _feature_set_locks(store, job),
             recorded_run(store, "refresh", run_id=job.run_id, corpus_id=job.corpus_id, config=config) as result,
         ):
-            _drop_finished(store, job, folder)
             result.update(json.loads((folder / "plan.json").read_text(encoding="ascii")))
+            result["clips_to_extract"] -= _drop_finished(store, job, folder)
             yield job, result
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,8 +100,11 @@ def lock_name(corpus_id: str, feature_set: FeatureSet) -> str:
     return f"refresh of {feature_set.extractor} ({feature_set.config_hash}) for {corpus_id}"
 
 
-def _drop_finished(store: Store, job: Job, folder: Path) -> None:
-    """Take out of the shards what another run committed between the plan and the locks: nothing is made twice."""
+def _drop_finished(store: Store, job: Job, folder: Path) -> int:
+    """Take out of the shards what another run committed between the plan and the locks: nothing is made twice.
+
+    Returns how many clips are left out altogether.
+    """
     done: set[tuple[str, str, str]] = set()
     for feature_set in job.feature_sets:
         table = store.table(feature_spec(feature_set))
@@ -109,7 +112,8 @@ def _drop_finished(store: Store, job: Job, folder: Path) -> None:
             rows = table.read(["clip_id", "input_hash"], pc.field("corpus_id") == job.corpus_id).to_pydict()
             done |= {(feature_set.table, *row) for row in zip(rows["clip_id"], rows["input_hash"], strict=True)}
     if not done:
-        return
+        return 0
+    dropped = 0
     modality = {feature_set.table: feature_set.modality for feature_set in job.feature_sets}
     for name in shard_names(folder):
         path = folder / "shards" / f"{name}.json"
@@ -117,10 +121,13 @@ def _drop_finished(store: Store, job: Job, folder: Path) -> None:
         left = shard.without(
             lambda clip, table, shard=shard: (table, clip, shard.input_hash(clip, modality[table])) in done
         )
-        if left is not shard:
-            path.unlink()
+        if left is shard:
+            continue
+        path.unlink()
+        dropped += len(shard.clips) - (len(left.clips) if left is not None else 0)
         if left is not None:
             left.save(path.parent)
+    return dropped
 
 
 def _absolute(root: str | None) -> str | None:
@@ -167,14 +174,15 @@ def _wanted(shard: Shard, feature_set: FeatureSet) -> pa.Table:
 
 
 def _record_failures(store: Store, job: Job, shard: Shard, failures: list[dict[str, Any]]) -> None:
-    """Failures that stand are counted up; those that this shard mended are taken away."""
+    """Failures that stand are counted up, once in a run; those that this shard mended are taken away."""
     touched = {
         (job.corpus_id, clip.path, clip.clip_id, feature_set.extractor, feature_set.config_hash)
         for feature_set in job.feature_sets
         for clip in shard.clips
         if feature_set.table in clip.wants
     }
-    chosen = (pc.field("corpus_id") == job.corpus_id) & (pc.field("clip_id") != "")
+    clips = pa.array([clip.clip_id for clip in shard.clips], pa.string())
+    chosen = (pc.field("corpus_id") == job.corpus_id) & pc.field("clip_id").isin(clips)
     standing = {
         key: row
         for row in store.table(FAILURES).read(filter=chosen).to_pylist()
@@ -183,6 +191,8 @@ def _record_failures(store: Store, job: Job, shard: Shard, failures: list[dict[s
     rows = []
     for failure in failures:
         earlier = standing.pop(tuple(failure[name] for name in FAILURES.key), None)
+        if earlier is not None and earlier["run_id"] == job.run_id:
+            continue  # this very commit was made before
         again = earlier is not None and earlier["input_hash"] == failure["input_hash"]
         attempts = earlier["attempts"] + 1 if earlier and again else 1
         rows.append({**failure, "attempts": attempts, "run_id": job.run_id, "failed_at": datetime.now(UTC)})

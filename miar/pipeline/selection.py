@@ -42,6 +42,19 @@ def choose_feature_sets(snapshot: Snapshot, chosen: Sequence[str] | None) -> dic
     return {modality.value: tables[modality] for modality in Modality if modality in tables}
 
 
+def trainable(snapshot: Snapshot, tables: Sequence[str]) -> list[str]:
+    """Of these feature tables those that a model can be trained on: the first of each modality that the snapshot holds.
+
+    All of them where it holds none, so that :func:`choose_feature_sets` says what is not there.
+    """
+    held = {_table(row): row["modality"] for row in snapshot.feature_sets if row["state"] == "active"}
+    first: dict[str, str] = {}
+    for table in tables:
+        if table in held:
+            first.setdefault(held[table], table)
+    return list(first.values()) or list(tables)
+
+
 def _table(row: dict[str, Any]) -> str:
     return f"features/{row['extractor']}/{row['config_hash']}"
 

@@ -1,6 +1,7 @@
 """The unit of work: whole source files that one worker process takes in one go, and what came of them."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -83,6 +84,15 @@ class Shard:
         return cls(tree["name"], tuple(clips), tree["identities"])
 
 
+def names_of(feature_sets: Sequence[FeatureSet]) -> dict[str, str]:
+    """Feature table -> what its rows are counted under: its extractor, and which of them where a run has several."""
+    often = Counter(one.extractor for one in feature_sets)
+    return {
+        one.table: one.extractor if often[one.extractor] == 1 else f"{one.extractor}/{one.config_hash}"
+        for one in feature_sets
+    }
+
+
 def make_shard(clips: Sequence[ClipRequest], rows: Mapping[str, Mapping[str, Any]]) -> Shard:
     """A shard of these clips; ``rows`` holds at least their catalogue rows."""
     identities = {clip.clip_id: {name: rows[clip.clip_id][name] for name in _IDENTITY} for clip in clips}
@@ -141,7 +151,7 @@ class ShardOutcome:
     """Feature table -> name of the staged shard file."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Extractor -> status or missing reason -> clips."""
+    """Name of the feature set (:func:`names_of`) -> status or missing reason -> clips."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Where the time went: decode, text, audio, face, write."""
 

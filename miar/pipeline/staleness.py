@@ -31,7 +31,9 @@ class Staleness:
     version: int | None
     """The table's version that was looked at."""
     adopted: int
-    """Rows of an earlier, killed run that were finished and only had to be registered."""
+    """Rows that another run had finished, and that only had to be registered: it was killed, or is not there yet."""
+    mended: pa.Table
+    """Keys of failures of clips that have their row by now: whoever made it was killed before taking them away."""
 
 
 def find_stale(
@@ -50,7 +52,11 @@ def find_stale(
 
     # Reading and matching keys release the GIL.
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip((one.table for one in feature_sets), pool.map(look, feature_sets), strict=True))
+        found = dict(zip((one.table for one in feature_sets), pool.map(look, feature_sets), strict=True))
+    mended = pa.concat_tables([one.mended for one in found.values()])
+    if adopt and mended.num_rows:
+        store.table(FAILURES).merge(FAILURES.schema.empty_table(), delete_keys=mended)
+    return found
 
 
 class _FeatureSetKeys:
@@ -79,7 +85,8 @@ class _FeatureSetKeys:
                 version, adopted = self._table.version(), done.rows_added
                 made, missing = self._made()
                 stale &= ~made
-        return Staleness(stale, self._attempts(), int(made.sum()), missing, version, adopted)
+        attempts, mended = self._failed(made)
+        return Staleness(stale, attempts, int(made.sum()), missing, version, adopted, mended)
 
     def _made(self) -> tuple[np.ndarray, int]:
         """(n_clips,) booleans: rows that were made from what a clip is now; and how many of those say ``missing``."""
@@ -89,12 +96,15 @@ class _FeatureSetKeys:
         made[at[current]] = True
         return made, int((current & mask(pc.equal(rows["status"], Status.MISSING.value))).sum())
 
-    def _attempts(self) -> np.ndarray:
-        rows = self._failures.read(["clip_id", "input_hash", "attempts"], self._of_corpus & self._of_set)
+    def _failed(self, made: np.ndarray) -> tuple[np.ndarray, pa.Table]:
+        """(n_clips,) how often each failed on what it is now; and the keys of failures of clips that are ``made``."""
+        rows = self._failures.read([*FAILURES.key, "input_hash", "attempts"], self._of_corpus & self._of_set)
         at, current = self._matched(rows)
+        is_mended = np.append(made, False)[at]  # nothing is made of a clip that is not live
+        current &= ~is_mended
         attempts = np.zeros(len(self._ids), np.int64)
         attempts[at[current]] = np.asarray(rows["attempts"])[current]
-        return attempts
+        return attempts, rows.select(list(FAILURES.key)).filter(pa.array(is_mended))
 
     def _matched(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(n_rows,) the clip of each row, :data:`NOWHERE` where it is not live; and whether it has the clip's input."""

@@ -3,22 +3,24 @@
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
+
 from miar.pipeline.runs import latest_runs
 from storage import CLIPS, FAILURES, FEATURE_SETS, SCORES, Store, feature_table
 from storage.arrow import pc
 
 
 def store_status(store: Store, *, failures: int = 50) -> dict[str, Any]:
-    """Counts per corpus, feature set, model; the standing failures (at most ``failures`` of them); the last runs."""
-    clips = store.table(CLIPS).read(columns=["clip_id", "corpus_id", "state", "split"])
-    live = clips.filter(pc.equal(clips["state"], "live"))
+    """Counts of live clips per corpus, feature set, model; at most ``failures`` standing failures; the last runs."""
+    live = store.table(CLIPS).read(["clip_id", "corpus_id", "split"], pc.field("state") == "live")
+    ids = live["clip_id"]
     standing = store.table(FAILURES).read().sort_by([("failed_at", "descending")])
     return {
         "store": store.uri,
         "id": store.id,
         "corpora": _corpora(live.to_pylist()),
-        "features": [_feature_set(store, row) for row in store.table(FEATURE_SETS).read().to_pylist()],
-        "scores": _scores(store),
+        "features": [_feature_set(store, row, ids) for row in store.table(FEATURE_SETS).read().to_pylist()],
+        "scores": _scores(store, ids),
         "failed": standing.num_rows,
         "failures": [
             {
@@ -56,7 +58,7 @@ def _corpora(live: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _feature_set(store: Store, descriptor: dict[str, Any]) -> dict[str, Any]:
+def _feature_set(store: Store, descriptor: dict[str, Any], live: pa.ChunkedArray) -> dict[str, Any]:
     name = f"features/{descriptor['extractor']}/{descriptor['config_hash']}"
     spec = feature_table(
         name,
@@ -64,7 +66,7 @@ def _feature_set(store: Store, descriptor: dict[str, Any]) -> dict[str, Any]:
         summary_columns=descriptor["summary_columns"],
         quality_columns=descriptor["quality_columns"],
     )
-    rows = store.table(spec).read(columns=["status", "reason"]).to_pylist()
+    rows = _of(live, store.table(spec).read(["clip_id", "status", "reason"]))
     outcomes = Counter(row["status"] if row["reason"] is None else f"missing: {row['reason']}" for row in rows)
     return {
         "table": name,
@@ -74,8 +76,13 @@ def _feature_set(store: Store, descriptor: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scores(store: Store) -> list[dict[str, Any]]:
-    rows = store.table(SCORES).read(columns=["model_id", "label", "status", "available"]).to_pylist()
+def _of(live: pa.ChunkedArray, rows: pa.Table) -> list[dict[str, Any]]:
+    """The rows of clips that are still there."""
+    return rows.filter(pc.is_in(rows["clip_id"], value_set=live)).drop_columns("clip_id").to_pylist()
+
+
+def _scores(store: Store, live: pa.ChunkedArray) -> list[dict[str, Any]]:
+    rows = _of(live, store.table(SCORES).read(["clip_id", "model_id", "label", "status", "available"]))
     counts = Counter((row["model_id"], row["label"]) for row in rows)
     return [
         {

@@ -194,15 +194,18 @@ def test_layers_that_are_not_there_are_one_clear_line(layers):
         text_feature_set(TextConfig(layers=layers))
 
 
-def test_a_local_copy_is_the_same_feature_set_but_for_its_name(folder, tmp_path):
+def test_a_local_folder_is_one_feature_set_wherever_it_lies_and_whatever_it_is_called(folder, tmp_path, monkeypatch):
     copy = tmp_path / "my-encoder"
     shutil.copytree(folder, copy)
     ours, theirs = text_feature_set(TextConfig()), text_feature_set(TextConfig(model=str(copy)))
-    assert theirs.config["model"] == "my-encoder"
+    assert ours.config["model"] == TextConfig().model
+    assert "model" not in theirs.config
     assert theirs.weights == ours.weights
     (tmp_path / "deeper").mkdir()
-    moved = copy.rename(tmp_path / "deeper" / "my-encoder")
+    moved = copy.rename(tmp_path / "deeper" / "another-name")
     assert text_feature_set(TextConfig(model=str(moved))) == theirs
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert text_feature_set(TextConfig(model="~/deeper/another-name")) == theirs
 
 
 def test_another_tokenizer_or_pooling_is_another_feature_set(folder, tmp_path):

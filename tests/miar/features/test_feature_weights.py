@@ -223,3 +223,22 @@ def test_a_cache_that_cannot_be_written_or_read_is_only_slower(tmp_path, monkeyp
     checksums.remember("x.json", {"a": 1})
     (checksums.cache_dir() / "x.json").write_text("{broken")
     assert checksums.recall("x.json") is None
+
+
+def test_looking_downloads_nothing_and_says_what_would(monkeypatch):
+    from miar.features import face_mediapipe
+    from miar.pipeline.doctor import examine
+
+    with Server(b"weights") as server:
+        monkeypatch.setattr(face_mediapipe, "FACE_LANDMARKER", pin(monkeypatch, server.url, b"weights"))
+        findings = {one["what"]: one for one in examine()}
+        found = findings["extractor mediapipe"]
+        assert found["state"] == "absent"
+        assert "miar fetch toy" in (found["mend"] or "")
+        assert "nothing was downloaded" in (found["mend"] or "")
+        assert server.requests == 0
+        assert "miar fetch pyfeat-v1" in (findings["extractor pyfeat"]["mend"] or "")
+        assert not list(checksums.cache_dir().glob("*.task"))
+        assert find_pinned(face_mediapipe.FACE_LANDMARKER).read_bytes() == b"weights"
+        assert server.requests == 1
+        assert {one["what"]: one["state"] for one in examine()}["extractor mediapipe"] == "ok"

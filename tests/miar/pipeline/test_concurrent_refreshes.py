@@ -106,7 +106,8 @@ def test_what_was_made_since_the_plan_is_not_made_again(store: Store, corpus: Pa
     early = plan(store, corpus)
     folder = lay_out(store, early)
     carry_out(store, plan(store, corpus, ["text"]))
-    with running_job(store, folder) as (job, _):
+    with running_job(store, folder) as (job, result):
+        assert result["clips_to_extract"] == 8
         names = shard_names(folder)
         shards = [Shard.load(folder / "shards" / f"{name}.json") for name in names]
         text = FEATURE_SETS["text"].table
@@ -117,6 +118,7 @@ def test_what_was_made_since_the_plan_is_not_made_again(store: Store, corpus: Pa
     late = plan(store, corpus)
     folder = lay_out(store, late)
     carry_out(store, plan(store, corpus))
-    with running_job(store, folder):
+    with running_job(store, folder) as (_, result):
         assert shard_names(folder) == []
+        assert result["clips_to_extract"] == 0
     _assert_each_clip_once(store, *FEATURE_SETS)

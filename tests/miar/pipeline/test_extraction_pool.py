@@ -157,6 +157,24 @@ def _has_loaded_opensmile(worker: psutil.Process) -> bool:
         return False
 
 
+def test_two_configurations_of_one_extractor_are_counted_apart(store: Store, sounds: Path):
+    config = PipelineConfig.model_validate(
+        {
+            "extractors": [{"extractor": "opensmile"}, {"extractor": "opensmile", "min_voiced_share": 0.5}],
+            "execution": {"workers": 1},
+        }
+    )
+    folder = lay_out(store, plan_refresh(store, config, root=str(sounds)))
+    (name,) = shard_names(folder)
+    pool = ExtractionPool(folder / "job.json", 1)
+    try:
+        (outcome,) = pool.run(Shard.load(folder / "shards" / f"{name}.json"))
+    finally:
+        pool.close()
+    first, second = (f"opensmile/{one.config_hash}" for one in Job.load(folder / "job.json").feature_sets)
+    assert outcome.counts == {first: {"ok": 4}, second: {"ok": 4}}
+
+
 def test_a_shard_whose_staged_rows_are_others_another_time_is_staged_under_another_name(work, sounds: Path):
     """F2 cannot be read at first, so that its shard holds F1 alone; later both change and are put back."""
     good = (sounds / "b.wav").read_bytes()

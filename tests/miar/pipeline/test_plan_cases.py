@@ -4,15 +4,20 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import made_jobs
 import pytest
-from made_jobs import CUES, carry_out, ok, plan
+from made_jobs import CUES, FEATURE_SETS, SMALL_SHARDS, carry_out, commit, ok, plan
 
-from miar.errors import CorpusError
+from miar.errors import ConfigError, CorpusError
 from miar.features.contract import Extraction, FeatureSet
+from miar.pipeline.plan import plan_feature_sets
+from miar.pipeline.refresh import lay_out, running_job, shard_names
 from miar.pipeline.rows import feature_spec
-from storage import CLIPS, FAILURES, Store
+from miar.pipeline.shards import Shard
+from storage import CLIPS, FAILURES, KeyedTable, Store
 
 
 @pytest.fixture
@@ -193,6 +198,79 @@ def test_what_fails_three_times_is_given_up_until_it_changes(store: Store, corpu
     _remove(corpus)
     carry_out(store, plan(store, corpus))
     assert store.table(FAILURES).count() == 6
+
+
+def _fails(clip_id: str, feature_set: FeatureSet) -> Extraction:
+    return Extraction.failed("Error", "why") if feature_set.extractor == "text" else ok(clip_id, feature_set)
+
+
+def test_a_commit_that_is_made_again_is_one_attempt(store: Store, corpus: Path):
+    """Its task is tried again where the answer to the first try was lost."""
+    with running_job(store, folder := lay_out(store, plan(store, corpus))) as (job, _):
+        for name in shard_names(folder):
+            shard = Shard.load(folder / "shards" / f"{name}.json")
+            for _ in range(3):
+                commit(store, job, shard, _fails)
+        version = store.table(FAILURES).version()
+        commit(store, job, shard, _fails)
+        assert store.table(FAILURES).version() == version
+    assert store.table(FAILURES).read(["attempts"])["attempts"].to_pylist() == [1] * 8
+    carry_out(store, plan(store, corpus), _fails)
+    assert store.table(FAILURES).read(["attempts"])["attempts"].to_pylist() == [2] * 8
+
+
+def test_rows_of_a_killed_run_mend_the_failures_of_earlier_ones(
+    store: Store, corpus: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for _ in range(2):
+        carry_out(store, plan(store, corpus), _fails)
+    with monkeypatch.context() as killed:
+        killed.setattr(made_jobs, "commit_shard", lambda *_: None)  # staged, and no further
+        carry_out(store, plan(store, corpus))
+    assert store.table(FAILURES).count() == 8
+    looked = plan(store, corpus, adopt=False)
+    assert (looked.retried, looked.summary()["to_extract"]["text"]) == (8, 8)
+    assert store.table(FAILURES).count() == 8
+    planned = plan(store, corpus)
+    assert planned.is_empty
+    assert (planned.adopted, planned.retried, planned.given_up) == (8, 0, 0)
+    assert store.table(FAILURES).count() == 0
+
+
+def test_a_commit_reads_the_failures_of_its_own_clips(store: Store, corpus: Path, monkeypatch: pytest.MonkeyPatch):
+    carry_out(store, plan(store, corpus), _fails)
+    read: list[int] = []
+    whole = KeyedTable.read
+
+    def counted(self: KeyedTable, *arguments, **named):
+        rows = whole(self, *arguments, **named)
+        if self.spec is FAILURES:
+            read.append(rows.num_rows)
+        return rows
+
+    with running_job(store, folder := lay_out(store, plan(store, corpus))) as (job, _):
+        shards = [Shard.load(folder / "shards" / f"{name}.json") for name in shard_names(folder)]
+        monkeypatch.setattr(KeyedTable, "read", counted)
+        for shard in shards:
+            commit(store, job, shard, _fails)
+    assert read == [len(shard.clips) for shard in shards]
+
+
+def test_two_configurations_of_one_extractor_are_counted_apart(store: Store, corpus: Path):
+    one = FEATURE_SETS["text"]
+    other = replace(one, config={"model": "another"})
+    sets = [one, other, FEATURE_SETS["opensmile"]]
+    planned = plan_feature_sets(store, SMALL_SHARDS, sets, root=str(corpus))
+    first, second = f"text/{one.config_hash}", f"text/{other.config_hash}"
+    assert planned.summary()["to_extract"] == {first: 8, second: 8, "opensmile": 8}
+    assert planned.summary()["feature_sets"] == dict(
+        zip((first, second, "opensmile"), (each.table for each in sets), strict=True)
+    )
+    carry_out(store, planned)
+    again = plan_feature_sets(store, SMALL_SHARDS, sets, root=str(corpus)).summary()
+    assert again["up_to_date"] == {first: 8, second: 8, "opensmile": 8}
+    with pytest.raises(ConfigError, match="text stands 2 times in the configuration with the same settings"):
+        plan_feature_sets(store, SMALL_SHARDS, [one, one], root=str(corpus))
 
 
 def test_a_damaged_shard_that_a_dead_run_left_stops_no_refresh(store: Store, corpus: Path, monkeypatch):
