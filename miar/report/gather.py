@@ -1,7 +1,7 @@
 """What the report shows, read from the store into small frames. Nothing here draws."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,7 @@ class Scores:
     """One row per clip: the columns of ``scores`` plus ``start_ms``, ``path``, ``truth`` (number or NaN) and
     ``true_category``."""
     snapshots: list[str]
+    """Those that were scored, the newest last."""
     other_models: list[str]
 
     @property
@@ -92,6 +93,8 @@ class ReportData:
     scores: Scores | None
     evaluation: dict[str, Any] | None
     """The newest ``evaluate`` run of the model, ``result`` parsed."""
+    training: dict[str, Any] | None
+    """The ``train`` run that made the model; ``None`` where the store has no such run."""
     runs: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
 
@@ -127,6 +130,7 @@ def gather(store: Store, model_id: str | None = None) -> ReportData:
         failures=group_failures(failures),
         scores=scores,
         evaluation=_evaluation(runs, scores.model_id if scores else model_id),
+        training=next(_of_model(runs, "train", scores.model_id), None) if scores else None,
         runs=runs,
         warnings=_warnings(runs),
     )
@@ -256,7 +260,10 @@ def read_scores(store: Store, clips: pa.Table, model_id: str | None) -> Scores |
         model_id=chosen,
         label=label,
         frame=frame.sort_values(["corpus_id", "video_id", "start_ms", "segment"], ignore_index=True),
-        snapshots=sorted(set(rows["snapshot_id"].dropna())),
+        snapshots=rows.sort_values("scored_at", kind="stable")["snapshot_id"]
+        .dropna()
+        .drop_duplicates(keep="last")
+        .tolist(),
         other_models=[each for each in models if each != chosen],
     )
 
@@ -268,14 +275,16 @@ def _truth(store: Store, label: str) -> Frame:
 
 def _evaluation(runs: Sequence[dict[str, Any]], model_id: str | None) -> dict[str, Any] | None:
     """The newest finished evaluation of the model; that of the test split where there are several."""
-    mine = [
-        run
-        for run in runs
-        if run["kind"] == "evaluate"
-        and run["state"] == "completed"
-        and (model_id is None or run["result"].get("model_id") == model_id)
-    ]
+    mine = list(_of_model(runs, "evaluate", model_id))
     return next((run for run in mine if run["result"].get("split") == "test"), mine[0] if mine else None)
+
+
+def _of_model(runs: Sequence[dict[str, Any]], kind: str, model_id: str | None) -> Iterator[dict[str, Any]]:
+    """The finished runs of a kind that were about a model, the newest first."""
+    for run in runs:
+        is_mine = model_id is None or run["result"].get("model_id") == model_id
+        if is_mine and run["kind"] == kind and run["state"] == "completed":
+            yield run
 
 
 def read_texts(store: Store, clip_ids: Sequence[str]) -> dict[str, str]:

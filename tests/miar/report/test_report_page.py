@@ -187,12 +187,6 @@ def test_oracles_and_this_model(made, page: Page) -> None:
     assert page.cells[at + 1] == f"{r:.3f}"
 
 
-def test_how_to_reproduce(made, html: str, page: Page) -> None:
-    assert "--snapshot snap-1 --labels sentiment" in page.words
-    assert f"miar refresh '{made.root}' --store" in page.words
-    assert "miar-made" in page.words
-
-
 def test_an_empty_store(empty_store: Store, tmp_path: Path) -> None:
     html = write_report(empty_store, tmp_path / "r.html").read_text("utf-8")
     page = Page(html)
