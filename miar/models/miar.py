@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from miar.data.batches import MODALITIES, Batch
 from miar.data.dataset import ClipDataset
+from miar.descriptors import Descriptor, table_of
 from miar.errors import UserError
 from miar.models.blocks import never_empty
 from miar.models.config import MIARConfig
 from miar.models.encoder import Encoded, FeatureAdapter, ModalityEncoder
-from miar.models.features import Descriptor, FeatureShape, check_feature_sets, kept_descriptor
+from miar.models.features import FeatureShape, check_feature_sets, kept_descriptor
 from miar.models.interaction import FeatureTokens, InteractionLayer
 from miar.models.output import TOKENS, MIAROutput, TrainingRecord
 from miar.models.readout import PooledReadout
@@ -156,10 +157,7 @@ class MIAR(nn.Module):
     @property
     def feature_tables(self) -> dict[str, str]:
         """Modality -> name in the store of the feature table it reads."""
-        return {
-            name: f"features/{descriptor['extractor']}/{descriptor['config_hash']}"
-            for name, descriptor in self.feature_sets.items()
-        }
+        return {name: table_of(descriptor) for name, descriptor in self.feature_sets.items()}
 
     def check_feature_sets(self, given: Mapping[str, Descriptor]) -> None:
         """Refuse features that the model was not trained on; a modality that is not given is merely absent.

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from miar.evaluation.metrics import regression_metrics
+from miar.pipeline.rows import described_spec
 from miar.report import figures
 from miar.report.blocks import Charts, Note, Section, Table
-from miar.report.gather import Frame, ReportData, descriptor_spec, sample
+from miar.report.gather import Frame, ReportData, sample
 from storage import CLIPS, FEATURE_SETS, Store
 
 ACTION_UNITS = {"AU01": "inner brows up", "AU04": "brows down", "AU12": "smile", "AU26": "jaw open"}
@@ -181,7 +182,7 @@ def _measured(store: Store, truth: Truth) -> Frame | None:
         return None
     newest = max(suited, key=lambda each: (each["extractor"] == "mediapipe", each["created_at"]))
     chosen = (pc.field("corpus_id") == truth.corpus_id) & (pc.field("status") == "ok")
-    rows = store.table(descriptor_spec(newest)).read(columns=["clip_id", *columns], filter=chosen).to_pandas()
+    rows = store.table(described_spec(newest)).read(columns=["clip_id", *columns], filter=chosen).to_pandas()
     clips = store.table(CLIPS).read(
         columns=["clip_id", "source_id", "video_id", "segment"], filter=pc.field("state") == "live"
     )

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from miar.errors import UserError
 from miar.features.contract import Modality
+from miar.pipeline.rows import described_spec
 from miar.pipeline.runs import latest_runs
-from storage import CLIPS, FAILURES, FEATURE_SETS, LABELS, SCORES, Store, feature_table
+from storage import CLIPS, FAILURES, FEATURE_SETS, LABELS, SCORES, Store
 
 Frame = Any
 """A pandas frame or series. pandas is imported by whoever makes one, and its own hints do not survive indexing."""
@@ -186,22 +187,12 @@ def _statuses(
     store: Store, descriptor: Mapping[str, Any], live: Mapping[str, str], failed: Mapping[str, str]
 ) -> dict[str, str | None]:
     """Live clip -> ``None`` for ok, the reason for missing. A clip that failed later counts as failed."""
-    rows = store.table(descriptor_spec(descriptor)).read(columns=["clip_id", "status", "reason"])
+    rows = store.table(described_spec(descriptor)).read(columns=["clip_id", "status", "reason"])
     return {
         clip: None if status == "ok" else reason or "unknown"
         for clip, status, reason in zip(*_columns(rows, "clip_id", "status", "reason"), strict=True)
         if clip in live and clip not in failed
     }
-
-
-def descriptor_spec(descriptor: Mapping[str, Any]) -> Any:
-    """The feature table that a row of ``feature_sets`` describes."""
-    return feature_table(
-        f"features/{descriptor['extractor']}/{descriptor['config_hash']}",
-        n_columns=len(descriptor["columns"]),
-        summary_columns=descriptor["summary_columns"],
-        quality_columns=descriptor["quality_columns"],
-    )
 
 
 def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
