@@ -131,24 +131,9 @@ class MIAR(nn.Module):
         return module
 
     @property
-    def label(self) -> str:
-        """Name of the label it predicts."""
-        return self.target.label
-
-    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in order of their index; empty for a label that is a number."""
         return self.target.classes
-
-    @property
-    def base(self) -> float:
-        """Mean label of the training clips; NaN for classes."""
-        return self.target.base
-
-    @property
-    def training_clip_ids(self) -> frozenset[str]:
-        """The clips it was fitted to; an evaluation on any of them would flatter it."""
-        return self.record.training_clip_ids
 
     @property
     def device(self) -> torch.device:
@@ -260,12 +245,6 @@ class MIAR(nn.Module):
             return logits.squeeze(-1) * self.target.deviation + self.target.base
         index = logits.argmax(-1).to(logits.dtype)
         return torch.where(logits.isnan().any(-1), torch.nan, index)
-
-    def fingerprint(self) -> str:
-        """16 hex digits over configuration and weights: models that share it give the same scores."""
-        from miar.models.pretrained import fingerprint
-
-        return fingerprint(self)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``model.safetensors``, ``config.json``, ``metrics.json``, ``clips.json`` and a model card.

@@ -85,7 +85,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_counted() -> None:
     assert result.counts["train"] == 44
     assert result.counts["train_unlabelled"] == 4
     assert result.counts["train_empty"] == 2
-    assert len(result.model.training_clip_ids) == 44
+    assert len(result.model.record.training_clip_ids) == 44
     assert [report.epoch for report in reports] == [1, 2]
     assert all(np.isfinite(list(report.losses.values())).all() for report in reports)
     assert result.best_epoch == max(report.epoch for report in reports if report.is_best)
