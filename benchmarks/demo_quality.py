@@ -196,10 +196,10 @@ def truth_of(corpus: Path, dataset: ClipDataset) -> dict[str, np.ndarray]:
 
 def correlation(target: np.ndarray, predicted: np.ndarray) -> float:
     """Pearson's r over the clips that have a prediction; NaN where the predictions are constant."""
+    from miar.evaluation import metrics
+
     there = np.isfinite(predicted)
-    if np.ptp(predicted[there]) == 0:
-        return float("nan")
-    return float(np.corrcoef(target[there], predicted[there])[0, 1])
+    return metrics.correlation(target[there], predicted[there])
 
 
 def show(seed: int, results: dict[str, dict[str, float]]) -> None:

@@ -58,7 +58,7 @@ class Batch:
         return replace(self, available=self.available & available.to(self.available))
 
 
-def modality_subsets(count: int = len(MODALITIES), device: torch.device | str = "cpu") -> Tensor:
+def modality_subsets(count: int = len(MODALITIES)) -> Tensor:
     """Every non-empty subset of ``count`` modalities: (2**count - 1, count) bool; row i holds the bits of i + 1."""
-    codes = torch.arange(1, 2**count, device=device)
-    return (codes[:, None] >> torch.arange(count, device=device)) % 2 == 1
+    codes = torch.arange(1, 2**count)
+    return (codes[:, None] >> torch.arange(count)) % 2 == 1

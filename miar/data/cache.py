@@ -26,7 +26,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from miar.data.dataset import Descriptor, ModalityData, Ragged
-from miar.data.feature_rows import FeatureRows, RowIndex, table_of
+from miar.data.feature_rows import FeatureRows, RowIndex
+from miar.descriptors import table_of
 from miar.errors import UserError
 
 FORMAT = 2

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from miar.data.batches import Batch
 from miar.data.batching import plan_batches
-from miar.data.feature_rows import table_of
+from miar.descriptors import table_of
 from miar.errors import UserError
 from miar.hashing import stable_key
 

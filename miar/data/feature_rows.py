@@ -18,17 +18,13 @@ from numpy.typing import NDArray
 
 from miar.data.current import input_column, stale
 from miar.data.dataset import Descriptor, ModalityData, Ragged
+from miar.descriptors import table_of
 from miar.errors import UserError
 from storage import Snapshot
 from storage.arrow import pc, readable
 
 HELD_BYTES = 64 * 2**20
 """Of decoded row groups, between two calls; a row group of the store has at most 16 MiB or one row."""
-
-
-def table_of(descriptor: Descriptor) -> str:
-    """``features/<extractor>/<config_hash>``"""
-    return f"features/{descriptor['extractor']}/{descriptor['config_hash']}"
 
 
 @dataclass(frozen=True)

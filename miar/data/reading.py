@@ -25,10 +25,11 @@ from miar.data.cache import CachedRows, cached_rows
 from miar.data.current import INPUTS
 from miar.data.dataset import ClipDataset, Descriptor
 from miar.data.epochs import Epochs
-from miar.data.feature_rows import FeatureRows, quality_column, table_of
+from miar.data.feature_rows import FeatureRows, quality_column
 from miar.data.labels import read_label
 from miar.data.rows import row_schema, to_rows
 from miar.data.selection import Selection, among, label_mask, within
+from miar.descriptors import newest_active, table_of
 from miar.errors import UserError
 from storage import Snapshot
 from storage.arrow import pc
@@ -225,12 +226,10 @@ class SnapshotReader:
 def _descriptors(snapshot: Snapshot, feature_sets: Mapping[str, str] | None) -> dict[str, Descriptor]:
     """Modality -> descriptor of the feature set to read, in the order of modalities."""
     held = set(snapshot.tables())
-    rows = [row for row in snapshot.feature_sets if table_of(row) in held]
     if feature_sets is None:
-        rows = sorted((row for row in rows if row["state"] == "active"), key=lambda row: row["created_at"])
-        chosen = {row["modality"]: row for row in rows}
+        chosen = newest_active(snapshot.feature_sets, held)
     else:
-        by_table = {table_of(row): row for row in rows}
+        by_table = {table_of(row): row for row in snapshot.feature_sets if table_of(row) in held}
         chosen = {name: by_table[table] for name, table in feature_sets.items() if table in by_table}
     if not chosen:
         wanted = f"none of {', '.join(sorted(feature_sets.values()))}" if feature_sets else "no features"

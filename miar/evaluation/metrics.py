@@ -109,6 +109,14 @@ def pearson(target: Array, prediction: Array) -> float:
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))
 
 
+def correlation(target: ArrayLike, prediction: ArrayLike) -> float:
+    """:func:`pearson` as one number; NaN where it is not defined."""
+    try:
+        return pearson(np.asarray(target, np.float64), np.asarray(prediction, np.float64))
+    except UndefinedMetricError:
+        return float("nan")
+
+
 def concordance(target: Array, prediction: Array) -> float:
     """Concordance correlation coefficient (Lin, 1989), with population moments.
 

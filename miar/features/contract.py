@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from miar.descriptors import table_name
 from miar.hashing import stable_key
 from miar.media.decode import VideoFrame
 
@@ -87,7 +88,7 @@ class FeatureSet:
     @property
     def table(self) -> str:
         """Where its rows live in the store."""
-        return f"features/{self.extractor}/{self.config_hash}"
+        return table_name(self.extractor, self.config_hash)
 
 
 _TUPLES = ("columns", "summary_columns", "quality_columns", "voiced_columns")

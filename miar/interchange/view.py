@@ -6,8 +6,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.compute import Expression
 
+from miar.descriptors import newest_active, table_of
 from miar.errors import UserError
 from miar.features.contract import Modality
+from miar.pipeline.rows import described_spec
 from storage import (
     CLIPS,
     FAILURES,
@@ -18,7 +20,6 @@ from storage import (
     Snapshot,
     Store,
     TableSpec,
-    feature_table,
 )
 from storage.arrow import pc
 
@@ -56,7 +57,7 @@ class View:
         candidates = [
             (each["state"] == "active", each["created_at"], name)
             for each in self.descriptors
-            if each["extractor"] == table.removeprefix("features/") and (name := _table_of(each)) in self.names
+            if each["extractor"] == table.removeprefix("features/") and (name := table_of(each)) in self.names
         ]
         if table.startswith("features/") and candidates:
             return max(candidates)[2]
@@ -71,7 +72,7 @@ class View:
             UserError: nothing.
         """
         for each in self.descriptors:
-            if _table_of(each) == name:
+            if table_of(each) == name:
                 return each
         raise UserError(f"the store has no descriptor for {name!r}; run `miar refresh` to write it again")
 
@@ -86,25 +87,16 @@ class View:
             if plain := [name for name in names if not name.startswith("features/")]:
                 raise UserError(f"{plain[0]} is no feature table; name features/NAME")
             return {name: self.descriptor(name) for name in names}
-        newest: dict[str, Mapping[str, Any]] = {}
-        for each in sorted(self.descriptors, key=lambda each: each["created_at"]):
-            if each["state"] == "active" and _table_of(each) in self.names:
-                newest[each["modality"]] = each
+        newest = newest_active(self.descriptors, self.names)
         if not newest:
             raise UserError("there are no features to export; run `miar refresh` or `miar import` first")
-        return {_table_of(newest[kind]): newest[kind] for kind in Modality if kind in newest}
+        return {table_of(newest[kind]): newest[kind] for kind in Modality if kind in newest}
 
     def spec(self, name: str) -> TableSpec:
         """The columns of a table."""
         if name in PLAIN_TABLES:
             return PLAIN_TABLES[name]
-        each = self.descriptor(name)
-        return feature_table(
-            name,
-            n_columns=len(each["columns"]),
-            summary_columns=each["summary_columns"],
-            quality_columns=each["quality_columns"],
-        )
+        return described_spec(self.descriptor(name))
 
     def read(self, name: str, columns: Sequence[str] | None = None, filter: Expression | None = None) -> pa.Table:
         """The rows of a table; none where a snapshot does not hold it."""
@@ -155,7 +147,3 @@ def labels_by_name(view: View, clips: Sequence[str]) -> dict[str, list[float | s
             values = found.setdefault(row["name"], [None] * len(clips))
             values[place[row["clip_id"]]] = row["category"] if row["value"] is None else row["value"]
     return dict(sorted(found.items()))
-
-
-def _table_of(descriptor: Mapping[str, Any]) -> str:
-    return f"features/{descriptor['extractor']}/{descriptor['config_hash']}"

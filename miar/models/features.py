@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from miar.data.batches import MODALITIES
+from miar.descriptors import Descriptor
 from miar.errors import FeatureMismatchError
 
-Descriptor = Mapping[str, Any]
 KEPT_FIELDS = (
     "extractor",
     "config_hash",

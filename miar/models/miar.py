@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from miar.data.batches import MODALITIES, Batch
 from miar.data.dataset import ClipDataset
+from miar.descriptors import Descriptor, table_of
 from miar.errors import UserError
 from miar.models.blocks import never_empty
 from miar.models.config import MIARConfig
 from miar.models.encoder import Encoded, FeatureAdapter, ModalityEncoder
-from miar.models.features import Descriptor, FeatureShape, check_feature_sets, kept_descriptor
+from miar.models.features import FeatureShape, check_feature_sets, kept_descriptor
 from miar.models.interaction import FeatureTokens, InteractionLayer
 from miar.models.output import TOKENS, MIAROutput, TrainingRecord
 from miar.models.readout import PooledReadout
@@ -130,24 +131,9 @@ class MIAR(nn.Module):
         return module
 
     @property
-    def label(self) -> str:
-        """Name of the label it predicts."""
-        return self.target.label
-
-    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in order of their index; empty for a label that is a number."""
         return self.target.classes
-
-    @property
-    def base(self) -> float:
-        """Mean label of the training clips; NaN for classes."""
-        return self.target.base
-
-    @property
-    def training_clip_ids(self) -> frozenset[str]:
-        """The clips it was fitted to; an evaluation on any of them would flatter it."""
-        return self.record.training_clip_ids
 
     @property
     def device(self) -> torch.device:
@@ -156,10 +142,7 @@ class MIAR(nn.Module):
     @property
     def feature_tables(self) -> dict[str, str]:
         """Modality -> name in the store of the feature table it reads."""
-        return {
-            name: f"features/{descriptor['extractor']}/{descriptor['config_hash']}"
-            for name, descriptor in self.feature_sets.items()
-        }
+        return {name: table_of(descriptor) for name, descriptor in self.feature_sets.items()}
 
     def check_feature_sets(self, given: Mapping[str, Descriptor]) -> None:
         """Refuse features that the model was not trained on; a modality that is not given is merely absent.
@@ -262,12 +245,6 @@ class MIAR(nn.Module):
             return logits.squeeze(-1) * self.target.deviation + self.target.base
         index = logits.argmax(-1).to(logits.dtype)
         return torch.where(logits.isnan().any(-1), torch.nan, index)
-
-    def fingerprint(self) -> str:
-        """16 hex digits over configuration and weights: models that share it give the same scores."""
-        from miar.models.pretrained import fingerprint
-
-        return fingerprint(self)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``model.safetensors``, ``config.json``, ``metrics.json``, ``clips.json`` and a model card.

@@ -6,7 +6,7 @@ from typing import Any
 from miar.errors import UserError
 from miar.pipeline.progress import advance
 from miar.pipeline.runs import new_run_id, recorded_run
-from miar.pipeline.trained import feature_tables_of, load_model, model_id, snapshot_to_evaluate
+from miar.pipeline.trained import load_model, model_id, snapshot_to_evaluate
 from storage import Store
 
 
@@ -29,7 +29,7 @@ def evaluate_model(
 
     loaded = load_model(model)
     pinned = snapshot_to_evaluate(store, loaded, snapshot, split)
-    tables = feature_tables_of(loaded)
+    tables = loaded.feature_tables
     config = {"model": model, "split": split, "snapshot": pinned.id, "baselines": baselines}
     with recorded_run(store, "evaluate", run_id=new_run_id("evaluate"), corpus_id=None, config=config) as result:
         dataset = load_dataset(pinned, label=loaded.target.label, feature_sets=tables, labelled_only=True)

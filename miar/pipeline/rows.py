@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from miar.descriptors import Descriptor, table_of
 from miar.features.contract import Extraction, FeatureSet, Status
 from storage import FEATURE_SETS, TableSpec, feature_table
 
@@ -20,6 +21,17 @@ def feature_spec(feature_set: FeatureSet) -> TableSpec:
         summary_columns=feature_set.summary_columns,
         quality_columns=feature_set.quality_columns,
         pooled_dim=feature_set.pooled_dim or None,
+    )
+
+
+def described_spec(descriptor: Descriptor) -> TableSpec:
+    """The same, from the row of ``feature_sets`` that describes it."""
+    return feature_table(
+        table_of(descriptor),
+        n_columns=len(descriptor["columns"]),
+        summary_columns=descriptor["summary_columns"],
+        quality_columns=descriptor["quality_columns"],
+        pooled_dim=descriptor["pooled_dim"] or None,
     )
 
 

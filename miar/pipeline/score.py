@@ -18,7 +18,7 @@ import pyarrow as pa
 from miar.data.current import INPUTS, input_column, stale
 from miar.hashing import stable_key
 from miar.pipeline.runs import staging_folder
-from miar.pipeline.trained import feature_tables_of, load_model, model_id, snapshot_to_score
+from miar.pipeline.trained import load_model, model_id, snapshot_to_score
 from storage import SCORES, KeyedTable, Snapshot, Store
 from storage.arrow import pc
 
@@ -53,7 +53,7 @@ def plan_scoring(
 
     loaded = load_model(model)
     pinned = snapshot_to_score(store, loaded, snapshot)
-    tables = feature_tables_of(loaded)
+    tables = loaded.feature_tables
     identity = model_id(loaded)
     inputs = _input_hashes(pinned, tables, corpus_id)
     done = _scored(store, identity)

@@ -1,8 +1,8 @@
 """Which snapshot, and which feature sets of it, a step reads."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from miar.descriptors import Descriptor, active, newest_active, table_of
 from miar.errors import ConfigError, UserError
 from miar.features.contract import Modality
 from storage import Snapshot, Store
@@ -24,22 +24,21 @@ def choose_feature_sets(snapshot: Snapshot, chosen: Sequence[str] | None) -> dic
         UserError: the snapshot holds no features, or none of that name; the text lists those it holds.
         ConfigError: two of the chosen are of one modality.
     """
-    newest_first = sorted(snapshot.feature_sets, key=lambda row: str(row["created_at"]), reverse=True)
-    active = [row for row in newest_first if row["state"] == "active"]
-    if not active:
+    usable = active(snapshot.feature_sets, snapshot.tables())
+    if not usable:
         raise UserError(f"snapshot {snapshot.id} holds no features: run `miar refresh` first")
     if not chosen:
-        return {modality: _table(row) for modality, row in reversed([(r["modality"], r) for r in active])}
-    tables: dict[str, str] = {}
+        return _in_order(newest_active(usable, snapshot.tables()))
+    rows: dict[str, Descriptor] = {}
     for name in chosen:
-        row = next((row for row in active if name in _names(row)), None)
+        row = next((row for row in usable if name in _names(row)), None)
         if row is None:
-            known = sorted({one for row in active for one in _names(row)})
+            known = sorted({one for row in usable for one in _names(row)})
             raise UserError(f"no features called '{name}' in snapshot {snapshot.id}; there are: {', '.join(known)}")
-        if row["modality"] in tables:
+        if row["modality"] in rows:
             raise ConfigError(f"'{name}' is one feature set too many of {row['modality']}: choose one per modality")
-        tables[row["modality"]] = _table(row)
-    return {modality.value: tables[modality] for modality in Modality if modality in tables}
+        rows[row["modality"]] = row
+    return _in_order(rows)
 
 
 def trainable(snapshot: Snapshot, tables: Sequence[str]) -> list[str]:
@@ -47,7 +46,7 @@ def trainable(snapshot: Snapshot, tables: Sequence[str]) -> list[str]:
 
     All of them where it holds none, so that :func:`choose_feature_sets` says what is not there.
     """
-    held = {_table(row): row["modality"] for row in snapshot.feature_sets if row["state"] == "active"}
+    held = {table_of(row): row["modality"] for row in active(snapshot.feature_sets, snapshot.tables())}
     first: dict[str, str] = {}
     for table in tables:
         if table in held:
@@ -55,10 +54,10 @@ def trainable(snapshot: Snapshot, tables: Sequence[str]) -> list[str]:
     return list(first.values()) or list(tables)
 
 
-def _table(row: dict[str, Any]) -> str:
-    return f"features/{row['extractor']}/{row['config_hash']}"
+def _in_order(rows: Mapping[str, Descriptor]) -> dict[str, str]:
+    return {modality.value: table_of(rows[modality]) for modality in Modality if modality in rows}
 
 
-def _names(row: dict[str, Any]) -> set[str]:
+def _names(row: Descriptor) -> set[str]:
     extractor = row["extractor"]
-    return {row["modality"], extractor, f"{extractor}/{row['config_hash']}", _table(row)}
+    return {row["modality"], extractor, f"{extractor}/{row['config_hash']}", table_of(row)}

@@ -5,8 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from miar.pipeline.rows import described_spec
 from miar.pipeline.runs import latest_runs
-from storage import CLIPS, FAILURES, FEATURE_SETS, SCORES, Store, feature_table
+from storage import CLIPS, FAILURES, FEATURE_SETS, SCORES, Store
 from storage.arrow import pc
 
 
@@ -59,17 +60,11 @@ def _corpora(live: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _feature_set(store: Store, descriptor: dict[str, Any], live: pa.ChunkedArray) -> dict[str, Any]:
-    name = f"features/{descriptor['extractor']}/{descriptor['config_hash']}"
-    spec = feature_table(
-        name,
-        n_columns=len(descriptor["columns"]),
-        summary_columns=descriptor["summary_columns"],
-        quality_columns=descriptor["quality_columns"],
-    )
+    spec = described_spec(descriptor)
     rows = _of(live, store.table(spec).read(["clip_id", "status", "reason"]))
     outcomes = Counter(row["status"] if row["reason"] is None else f"missing: {row['reason']}" for row in rows)
     return {
-        "table": name,
+        "table": spec.name,
         "modality": descriptor["modality"],
         "columns": len(descriptor["columns"]),
         "clips": dict(sorted(outcomes.items())),

@@ -113,7 +113,6 @@ def train_model(store: Store, plan: TrainingPlan) -> dict[str, Any]:
         )
         if len(fitted.history) < epochs:
             advance("epochs", epochs, epochs)
-        fitted.model.save_pretrained(plan.out)
         result.update(
             model_id=model_id(fitted.model),
             model=str(plan.out.resolve()),

@@ -22,13 +22,6 @@ def model_id(model: Any) -> str:
     return f"miar-{model.target.label}-{fingerprint(model)[:12]}"
 
 
-def feature_tables_of(model: Any) -> dict[str, str]:
-    """Modality -> feature table that the model was trained on."""
-    return {
-        modality: f"features/{one['extractor']}/{one['config_hash']}" for modality, one in model.feature_sets.items()
-    }
-
-
 def snapshot_to_score(store: Store, model: Any, name: str | None) -> Snapshot:
     """The named snapshot; ``None`` takes one now.
 
@@ -37,7 +30,7 @@ def snapshot_to_score(store: Store, model: Any, name: str | None) -> Snapshot:
         FeatureMismatchError: it holds none of the feature sets that the model was trained on.
     """
     snapshot = open_snapshot(store, name)
-    _refuse_other_features(store, snapshot, feature_tables_of(model))
+    _refuse_other_features(store, snapshot, model.feature_tables)
     return snapshot
 
 
@@ -55,7 +48,7 @@ def snapshot_to_evaluate(store: Store, model: Any, name: str | None, split: str)
             f"one, `miar snapshot {store.uri} --name today`, and say --snapshot today"
         )
     snapshot = open_snapshot(store, name or model.record.snapshot_id)
-    _refuse_other_features(store, snapshot, feature_tables_of(model))
+    _refuse_other_features(store, snapshot, model.feature_tables)
     splits = set(snapshot.read("clips", columns=["split"])["split"].to_pylist()) - {None}
     if split not in splits:
         known = ", ".join(sorted(splits)) or "none"

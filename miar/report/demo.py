@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from miar.evaluation.metrics import regression_metrics
+from miar.pipeline.rows import described_spec
 from miar.report import figures
 from miar.report.blocks import Charts, Note, Section, Table
-from miar.report.gather import Frame, ReportData, descriptor_spec, sample
+from miar.report.gather import Frame, ReportData, sample
 from storage import CLIPS, FEATURE_SETS, Store
 
 ACTION_UNITS = {"AU01": "inner brows up", "AU04": "brows down", "AU12": "smile", "AU26": "jaw open"}
@@ -28,6 +29,7 @@ READERS = {
 _PARTS = {
     "all": "all clips",
     "test": "test",
+    "test_scorable": "test, has anything",
     "disagreeing": "modalities disagree",
     "test_disagreeing": "test, disagree",
 }
@@ -44,8 +46,12 @@ class Truth:
     """``truth.csv``, a row per clip."""
 
     def optimum(self, split: str | None) -> dict[str, float]:
-        """Metric -> what the best possible reader reaches on a split; empty where the corpus does not say."""
-        known = self.document["oracle_correlations"].get(split, {}).get("optimum")
+        """Metric -> what the best possible reader reaches on the clips of a split that can be scored.
+
+        Empty where the corpus does not say; corpora that were made before it did say it of the whole split.
+        """
+        figures_ = self.document["oracle_correlations"]
+        known = figures_.get(f"{split}_scorable", figures_.get(split, {})).get("optimum")
         return {} if known is None else {"corr": float(known)}
 
 
@@ -117,6 +123,7 @@ def _reached(data: ReportData, truth: Truth) -> dict[str, float | None]:
     parts = {
         "all": np.ones(len(joined), dtype=bool),
         "test": test,
+        "test_scorable": test,
         "disagreeing": apart,
         "test_disagreeing": test & apart,
     }
@@ -175,7 +182,7 @@ def _measured(store: Store, truth: Truth) -> Frame | None:
         return None
     newest = max(suited, key=lambda each: (each["extractor"] == "mediapipe", each["created_at"]))
     chosen = (pc.field("corpus_id") == truth.corpus_id) & (pc.field("status") == "ok")
-    rows = store.table(descriptor_spec(newest)).read(columns=["clip_id", *columns], filter=chosen).to_pandas()
+    rows = store.table(described_spec(newest)).read(columns=["clip_id", *columns], filter=chosen).to_pandas()
     clips = store.table(CLIPS).read(
         columns=["clip_id", "source_id", "video_id", "segment"], filter=pc.field("state") == "live"
     )

@@ -1,7 +1,7 @@
 """What the report shows, read from the store into small frames. Nothing here draws."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from miar.errors import UserError
 from miar.features.contract import Modality
+from miar.pipeline.rows import described_spec
 from miar.pipeline.runs import latest_runs
-from storage import CLIPS, FAILURES, FEATURE_SETS, LABELS, SCORES, Store, feature_table
+from storage import CLIPS, FAILURES, FEATURE_SETS, LABELS, SCORES, Store
 
 Frame = Any
 """A pandas frame or series. pandas is imported by whoever makes one, and its own hints do not survive indexing."""
@@ -62,6 +63,7 @@ class Scores:
     """One row per clip: the columns of ``scores`` plus ``start_ms``, ``path``, ``truth`` (number or NaN) and
     ``true_category``."""
     snapshots: list[str]
+    """Those that were scored, the newest last."""
     other_models: list[str]
 
     @property
@@ -92,6 +94,8 @@ class ReportData:
     scores: Scores | None
     evaluation: dict[str, Any] | None
     """The newest ``evaluate`` run of the model, ``result`` parsed."""
+    training: dict[str, Any] | None
+    """The ``train`` run that made the model; ``None`` where the store has no such run."""
     runs: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
 
@@ -127,6 +131,7 @@ def gather(store: Store, model_id: str | None = None) -> ReportData:
         failures=group_failures(failures),
         scores=scores,
         evaluation=_evaluation(runs, scores.model_id if scores else model_id),
+        training=next(_of_model(runs, "train", scores.model_id), None) if scores else None,
         runs=runs,
         warnings=_warnings(runs),
     )
@@ -182,22 +187,12 @@ def _statuses(
     store: Store, descriptor: Mapping[str, Any], live: Mapping[str, str], failed: Mapping[str, str]
 ) -> dict[str, str | None]:
     """Live clip -> ``None`` for ok, the reason for missing. A clip that failed later counts as failed."""
-    rows = store.table(descriptor_spec(descriptor)).read(columns=["clip_id", "status", "reason"])
+    rows = store.table(described_spec(descriptor)).read(columns=["clip_id", "status", "reason"])
     return {
         clip: None if status == "ok" else reason or "unknown"
         for clip, status, reason in zip(*_columns(rows, "clip_id", "status", "reason"), strict=True)
         if clip in live and clip not in failed
     }
-
-
-def descriptor_spec(descriptor: Mapping[str, Any]) -> Any:
-    """The feature table that a row of ``feature_sets`` describes."""
-    return feature_table(
-        f"features/{descriptor['extractor']}/{descriptor['config_hash']}",
-        n_columns=len(descriptor["columns"]),
-        summary_columns=descriptor["summary_columns"],
-        quality_columns=descriptor["quality_columns"],
-    )
 
 
 def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
@@ -256,7 +251,10 @@ def read_scores(store: Store, clips: pa.Table, model_id: str | None) -> Scores |
         model_id=chosen,
         label=label,
         frame=frame.sort_values(["corpus_id", "video_id", "start_ms", "segment"], ignore_index=True),
-        snapshots=sorted(set(rows["snapshot_id"].dropna())),
+        snapshots=rows.sort_values("scored_at", kind="stable")["snapshot_id"]
+        .dropna()
+        .drop_duplicates(keep="last")
+        .tolist(),
         other_models=[each for each in models if each != chosen],
     )
 
@@ -268,14 +266,16 @@ def _truth(store: Store, label: str) -> Frame:
 
 def _evaluation(runs: Sequence[dict[str, Any]], model_id: str | None) -> dict[str, Any] | None:
     """The newest finished evaluation of the model; that of the test split where there are several."""
-    mine = [
-        run
-        for run in runs
-        if run["kind"] == "evaluate"
-        and run["state"] == "completed"
-        and (model_id is None or run["result"].get("model_id") == model_id)
-    ]
+    mine = list(_of_model(runs, "evaluate", model_id))
     return next((run for run in mine if run["result"].get("split") == "test"), mine[0] if mine else None)
+
+
+def _of_model(runs: Sequence[dict[str, Any]], kind: str, model_id: str | None) -> Iterator[dict[str, Any]]:
+    """The finished runs of a kind that were about a model, the newest first."""
+    for run in runs:
+        is_mine = model_id is None or run["result"].get("model_id") == model_id
+        if is_mine and run["kind"] == kind and run["state"] == "completed":
+            yield run
 
 
 def read_texts(store: Store, clip_ids: Sequence[str]) -> dict[str, str]:

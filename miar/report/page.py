@@ -10,6 +10,7 @@ from miar.replacing import replacing
 from miar.report import demo, score_sections, sections
 from miar.report.blocks import Section, is_number, shown
 from miar.report.gather import gather
+from miar.report.reproduce import reproduce
 from storage import Store
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -47,7 +48,7 @@ def _render(store: Store, model_id: str | None, title: str | None) -> str:
         score_sections.timeline(data, store),
         *([demo.section(data, store, truth)] if truth else []),
         sections.runs(data),
-        sections.reproduce(data),
+        reproduce(data),
     ]
     names = ", ".join(corpus["corpus_id"] for corpus in data.corpora)
     return _template().render(

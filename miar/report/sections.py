@@ -1,10 +1,9 @@
-"""The chapters about the pipeline: what went in, what failed, what was run, and how to do it again."""
+"""The chapters about the pipeline: what went in, what failed, and what was run."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from miar.report.blocks import Commands, Note, Section, Table
+from miar.report.blocks import Note, Section, Table
 from miar.report.gather import Coverage, Failure, ReportData
 
 FAILURE_ROWS = 200
@@ -163,46 +162,3 @@ def runs(data: ReportData) -> Section:
 
 def _seconds(run: Mapping[str, Any]) -> str | None:
     return None if run["ended_at"] is None else f"{(run['ended_at'] - run['started_at']).total_seconds():.1f}"
-
-
-def reproduce(data: ReportData) -> Section:
-    section = Section("reproduce", "How to reproduce this")
-    store = shlex.quote(data.store)
-    lines = []
-    roots = {
-        run["corpus_id"]: str(run["config"]["root"])
-        for run in reversed(data.runs)
-        if run["kind"] == "refresh" and isinstance(run["config"], dict) and run["config"].get("root")
-    }
-    lines += [f"miar refresh {shlex.quote(root)} --store {store}" for root in roots.values()]
-    scores = data.scores
-    if scores is None:
-        section.blocks.append(
-            Note("Nothing is scored yet. The features come from:" if lines else "Nothing was run yet.")
-        )
-    else:
-        snapshot = scores.snapshots[-1] if scores.snapshots else "ID"
-        label = shlex.quote(scores.label)
-        section.blocks.append(
-            Table(
-                ["", ""],
-                [
-                    ["Model", scores.model_id],
-                    ["Label", scores.label],
-                    ["Snapshots scored", ", ".join(scores.snapshots) or "none recorded"],
-                    ["Other models with scores", ", ".join(scores.other_models) or "none"],
-                ],
-            )
-        )
-        lines += [
-            f"miar train {store} --snapshot {shlex.quote(snapshot)} --labels {label} --out MODEL",
-            f"miar evaluate MODEL --store {store} --split test",
-            f"miar score {store} --model MODEL",
-            f"miar report {store} --out report.html",
-        ]
-        section.blocks.append(
-            Note("A snapshot pins every file that was read, so that the same figures come out again:")
-        )
-    if lines:
-        section.blocks.append(Commands(lines))
-    return section

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from miar.data.batches import MODALITIES
 from miar.data.dataset import ClipDataset
+from miar.models.output import TOKENS
 from miar.scoring.shapley import shapley_values, to_masks
 from miar.scoring.subsets import SUBSETS, FusionModel, SubsetPredictions, predict_subsets
 
-TOKENS = ("joint", *MODALITIES)
 CONTRIBUTIONS = tuple(f"contribution_{name}" for name in MODALITIES)
 WEIGHTS = tuple(f"weight_{name}" for name in TOKENS)
 SCORE_SCHEMA = pa.schema(

@@ -72,7 +72,8 @@ class FusionModel(Protocol):
 
 @dataclass(frozen=True)
 class SubsetPredictions:
-    """N clips by subsets of modalities; NaN where a clip does not have a subset, or it was not asked for."""
+    """N clips by subsets of modalities. What counts of a clip are the subsets of what the model read of it
+    (:attr:`masks`); NaN where one was not asked for."""
 
     available: NDArray[np.bool_]
     """(N, M) the modalities that the model read."""
@@ -158,13 +159,14 @@ def _batches(dataset: ClipDataset, batch_size: int, max_frames: int) -> Iterator
 
 
 def _predict_batch(model: FusionModel, batch: Batch, device: torch.device, explain: bool) -> SubsetPredictions:
-    held = set(to_masks(batch.available.numpy()).tolist())
+    """``batch``: clips of one and the same modalities."""
+    held = int(to_masks(batch.available[:1].numpy())[0])
     batch = batch.to(device)
     encoded = model.encode(batch)
     whole = model.fuse(encoded, batch.available)
     likeliest = None if whole.probabilities is None else whole.prediction.nan_to_num().long()[:, None]
     result = SubsetPredictions.empty(len(batch))
-    for subset in _proper_subsets(held) if explain else []:
+    for subset in subsets_of(held)[:-1] if explain else []:
         part = model.fuse(encoded, batch.available & _members(subset, device))
         result.prediction[:, subset] = part.prediction.cpu()
         result.worth[:, subset] = _worth(part, likeliest).cpu()
@@ -173,17 +175,8 @@ def _predict_batch(model: FusionModel, batch: Batch, device: torch.device, expla
     result.prediction[rows, masks] = whole.prediction.cpu()
     result.worth[rows, masks] = _worth(whole, likeliest).cpu()
     result.token_weights[:] = whole.token_weights.cpu()
-    beyond = (np.arange(SUBSETS) & ~masks[:, None]) > 0  # subsets that a clip of a mixed batch does not have
-    for table in (result.prediction, result.worth):
-        table[beyond] = np.nan
-        table[:, 0] = np.nan
     result.worth[:, 0] = model.target.base if likeliest is None else _shares(model.target, likeliest)
     return result
-
-
-def _proper_subsets(masks: set[int]) -> list[int]:
-    """Every non-empty subset of any of ``masks`` that is not the whole of it."""
-    return sorted({subset for mask in masks for subset in subsets_of(mask) if subset != mask})
 
 
 def _members(subset: int, device: torch.device) -> Tensor:

@@ -46,8 +46,8 @@ class CorpusSummary:
     speakers: int
     seed: int
     correlations: dict[str, dict[str, float | None]]
-    """``all``, ``test``, ``disagreeing`` -> reader (``text``, ``audio``, ``face``, ``linear``, ``optimum``) -> r with
-    the sentiment; ``None`` where too few clips define none."""
+    """``all``, ``test``, ``test_scorable``, ``disagreeing``, ``test_disagreeing`` -> reader (``text``, ``audio``,
+    ``face``, ``linear``, ``optimum``) -> r with the sentiment; ``None`` where too few clips define none."""
     reused: bool
     """Whether it was there already, finished."""
 
@@ -215,7 +215,14 @@ def _corpus_correlations(
     signals: Signals, predictions: Predictions, in_test: np.ndarray
 ) -> dict[str, dict[str, float | None]]:
     disagree = disagreement(signals) >= DISAGREE_FROM
-    rows = {"all": None, "test": in_test, "disagreeing": disagree, "test_disagreeing": in_test & disagree}
+    rows = {
+        "all": None,
+        "test": in_test,
+        # A clip with nothing at all gets no score, so this is what a model's figure on the test split compares with.
+        "test_scorable": in_test & signals.available.any(axis=1),
+        "disagreeing": disagree,
+        "test_disagreeing": in_test & disagree,
+    }
     return _published({name: correlations(signals, predictions, chosen) for name, chosen in rows.items()})
 
 

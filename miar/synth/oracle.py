@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from miar.evaluation.metrics import correlation
 from miar.synth.model import (
     DISAGREE_FROM,
     BoolArray,
@@ -40,10 +41,10 @@ def predict(signals: Signals) -> Predictions:
 def correlations(signals: Signals, predictions: Predictions, chosen: BoolArray | None = None) -> dict[str, float]:
     """Reader -> Pearson correlation with the sentiment over the ``chosen`` clips (default: all).
 
-    NaN where it is not defined: fewer than 3 clips, or a reader that says the same of all.
+    NaN where it is not defined: fewer than two clips, or a reader that says the same of all.
     """
     rows = np.ones(len(signals.sentiment), dtype=bool) if chosen is None else chosen
-    return {name: _pearson(predictions[name][rows], signals.sentiment[rows]) for name in READERS}
+    return {name: correlation(signals.sentiment[rows], predictions[name][rows]) for name in READERS}
 
 
 @cache
@@ -82,9 +83,3 @@ def _chunks(signals: Signals) -> Iterator[Signals]:
     for start in range(0, len(signals.sentiment), _CHUNK):
         rows = slice(start, start + _CHUNK)
         yield Signals(**{field.name: getattr(signals, field.name)[rows] for field in fields(Signals)})
-
-
-def _pearson(first: FloatArray, second: FloatArray) -> float:
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan")
-    return float(np.corrcoef(first, second)[0, 1])

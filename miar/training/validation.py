@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from miar.data.dataset import ClipDataset
+from miar.evaluation.metrics import correlation
 from miar.models.miar import MIAR
 from miar.objectives.miar import MIARObjective
 
@@ -28,11 +29,4 @@ def validate(
         loss = float(objective.task(torch.cat(logits), target.to(model.device)))
         return {"loss": loss, "accuracy": float((prediction == target.numpy()).mean())}, loss
     mae = float(np.abs(prediction - target.numpy()).mean())
-    return {"mae": mae, "corr": correlation(prediction, target.numpy())}, mae
-
-
-def correlation(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Pearson's r of two (N,) arrays; NaN where it does not exist: fewer than two clips, or one array is constant."""
-    if len(target) < 2 or np.ptp(prediction) == 0 or np.ptp(target) == 0:
-        return float("nan")
-    return float(np.corrcoef(prediction, target)[0, 1])
+    return {"mae": mae, "corr": correlation(target.numpy(), prediction)}, mae

@@ -126,7 +126,7 @@ def test_a_saved_model_gives_the_same_scores(tmp_path: Path, classes: bool) -> N
     expected, found = model(batch), again(batch)
     assert torch.equal(expected.logits.nan_to_num(9.0), found.logits.nan_to_num(9.0))
     assert not again.training
-    assert again.training_clip_ids == frozenset(dataset.clip_ids)
+    assert again.record.training_clip_ids == frozenset(dataset.clip_ids)
     assert repr(again.target) == repr(model.target)
     assert again.record.snapshot_id == "abc"
     assert again.feature_tables["text"] == f"features/text/{'t' * 16}"

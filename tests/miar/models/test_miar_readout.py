@@ -93,7 +93,7 @@ def test_a_gate_is_bounded_and_closes_where_its_modality_is_absent() -> None:
     assert np.array_equal(predictions(model, dataset, without_audio), before_without)
     after = predictions(model, dataset)
     assert np.abs(after - before).max() > 0.1
-    text_only = np.abs(predictions(untrained(dataset), dataset, (True, False, False)) - model.base).max()
+    text_only = np.abs(predictions(untrained(dataset), dataset, (True, False, False)) - model.target.base).max()
     assert np.abs(after - before).max() < 2 * (GATE_LIMIT + 1) * 3 * text_only
 
 

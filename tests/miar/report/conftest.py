@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from miar.corpus.model import clip_id
 from miar.features.contract import Extraction, FeatureSet, Modality, Status
+from miar.models.config import MIARConfig
 from miar.pipeline.rows import descriptor_row, feature_rows, feature_spec
 from miar.synth.corpus import _corpus_correlations
 from miar.synth.expression import perform
@@ -21,6 +22,7 @@ from miar.synth.oracle import predict
 from miar.synth.plan import assign_splits, plan_videos
 from miar.synth.tables import write_truth
 from miar.synth.video import REPORTED_UNITS, ClipFacts
+from miar.training.config import TrainingConfig
 from storage import CLIPS, FAILURES, FEATURE_SETS, LABELS, RUNS, SCORES, Store
 
 HOSTILE = "</script><script>alert('words')</script><img src=x onerror=alert(1)> & \u2028 “@text”"
@@ -38,6 +40,14 @@ FACE = FeatureSet(
     summary_columns=tuple(f"{unit.lower()}_mean" for unit in UNITS),
     config={"fps": 10},
 )
+TRAINED_WITH = {
+    "label": "sentiment",
+    "system": "miar",
+    "snapshot": "trained-on",
+    "features": {"text": TEXT.table, "audio": AUDIO.table},
+    "model": {**asdict(MIARConfig()), "width": 32},
+    "training": {**asdict(TrainingConfig()), "seed": 7, "loss": "mse", "learning_rate": 1e-05},
+}
 NO_FACE_CLIP, BROKEN_CLIP, EMPTY_CLIP = 3, 4, 5
 
 
@@ -236,6 +246,7 @@ def _runs(root: Path) -> list[dict[str, Any]]:
     result = {
         "model_id": "miar-made",
         "split": "test",
+        "snapshot_id": "trained-on",
         "overall": metrics,
         "subsets": {"text": less, "audio": less, "face": less, "text+audio": less, "text+audio+face": metrics},
         "baselines": {"ridge text": less},
@@ -243,7 +254,7 @@ def _runs(root: Path) -> list[dict[str, Any]]:
     }
     runs = {
         "refresh": ({"root": str(root)}, {"warnings": [f"3 files were odd: {HOSTILE}"]}),
-        "train": ({}, {}),
+        "train": (TRAINED_WITH, {"model_id": "miar-made", "snapshot_id": "trained-on"}),
         "evaluate": ({}, result),
         "score": ({}, {}),
     }

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from miar.synth.corpus import _corpus_correlations
 from miar.synth.model import BLOCK, LIMIT, Signals, availability, disagreement, draw_signals, oracles
-from miar.synth.oracle import predict, reference_correlations
+from miar.synth.oracle import correlations, predict, reference_correlations
 from miar.synth.plan import SPLIT_SHARES, assign_splits, emotion, plan_videos
 
 
@@ -53,6 +54,25 @@ def test_the_posterior_equals_brute_force(signals):
     )
     standard_error = wide.sentiment[near].std() / np.sqrt(near.sum())
     assert oracles(one).optimum[0] == pytest.approx(wide.sentiment[near].mean(), abs=4 * standard_error)
+
+
+def test_a_reader_that_says_the_same_of_all_has_no_correlation(signals):
+    few = rows(signals, slice(0, 200))
+    noise = np.random.default_rng(0).normal(scale=1e-8, size=200)
+    found = correlations(few, predict(few) | {"text": 0.5 + noise})
+    assert np.isnan(found["text"])
+    assert found["optimum"] > 0.7
+
+
+def test_what_can_be_scored_is_published_apart():
+    """A clip with nothing at all is predicted as the mean by an oracle, and not at all by a model."""
+    few, in_test = draw_signals(0, 0, 160), np.arange(160) % 2 == 1
+    predictions = predict(few)
+    published = _corpus_correlations(few, predictions, in_test)
+    chosen = in_test & few.available.any(axis=1)
+    assert chosen.sum() < in_test.sum()
+    r = np.corrcoef(predictions["optimum"][chosen], few.sentiment[chosen])[0, 1]
+    assert published["test_scorable"]["optimum"] == pytest.approx(r, abs=6e-4)
 
 
 def test_flat_voice_turns_the_words_around():

@@ -15,12 +15,12 @@ from made_clips import as_classes, made_dataset
 from miar.data.batches import modality_subsets
 from miar.data.dataset import ClipDataset
 from miar.errors import ConfigError, UserError
+from miar.evaluation.metrics import correlation
 from miar.models.miar import MIAR, MIARConfig
 from miar.training.config import TrainingConfig
 from miar.training.loop import EpochReport, fit
 from miar.training.modality_dropout import drop_modalities
 from miar.training.optimizer import AveragedWeights, build_optimizer, build_schedule
-from miar.training.validation import correlation
 
 SMALL = MIARConfig(width=16, heads=2, shared_width=8)
 SHORT = TrainingConfig(epochs=2, batch_size=16, device="cpu")
@@ -85,7 +85,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_counted() -> None:
     assert result.counts["train"] == 44
     assert result.counts["train_unlabelled"] == 4
     assert result.counts["train_empty"] == 2
-    assert len(result.model.training_clip_ids) == 44
+    assert len(result.model.record.training_clip_ids) == 44
     assert [report.epoch for report in reports] == [1, 2]
     assert all(np.isfinite(list(report.losses.values())).all() for report in reports)
     assert result.best_epoch == max(report.epoch for report in reports if report.is_best)
