@@ -176,3 +176,14 @@ def test_a_column_may_be_named_with_its_modality(made: Snapshot, tmp_path: Path)
     reader = SnapshotReader(made)
     short, full = ({name: (0.5, None)} for name in ("quality_face_share", "face.quality_face_share"))
     np.testing.assert_array_equal(reader.select(Selection(quality=short)), reader.select(Selection(quality=full)))
+
+
+def test_positions_are_those_of_the_ids_and_strangers_are_counted(made: Snapshot) -> None:
+    reader = SnapshotReader(made)
+    ids = reader.clips["clip_id"].to_pylist()
+    order = np.random.default_rng(0).permutation(len(ids))
+    assert reader.positions([ids[place] for place in order]).tolist() == order.tolist()
+    assert reader.positions([ids[3], ids[3]]).tolist() == [3, 3]
+    assert reader.positions([]).tolist() == []
+    with pytest.raises(KeyError, match="5 of the clips are not in snapshot"):
+        reader.positions([ids[0], ids[0][:-1], ids[0] + "0", "", "zz", "é"])
