@@ -19,6 +19,8 @@ from miar.models.miar import MIAR, MIARConfig
 from miar.training.config import TrainingConfig
 from miar.training.loop import fit
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WIDTHS = {"text": 4, "audio": 3, "face": 5}
 CLASSES = ("happy", "neutral", "sad")
 SUBSETS = ["text", "audio", "face", "text+audio", "text+face", "audio+face", "text+audio+face"]
@@ -59,15 +61,6 @@ def trained(classes: tuple[str, ...] = ()) -> MIAR:
     train, valid = make_dataset(PATTERNS * 4, 100, classes), make_dataset(PATTERNS, 101, classes)
     config = MIARConfig(width=16, heads=2, max_steps=8, shared_width=8, encoder_layers=0)
     return fit(config, train, valid, TrainingConfig(epochs=8, learning_rate=5e-3, device="cpu")).model
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Several threads only get in each other's way in a model this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

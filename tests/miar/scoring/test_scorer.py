@@ -19,6 +19,8 @@ from miar.models.target import TargetSpec
 from miar.scoring.scorer import CONTRIBUTIONS, SCORE_SCHEMA, WEIGHTS, score_dataset
 from miar.scoring.subsets import predict_subsets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WIDTHS = {"text": 3, "audio": 5, "face": 4}
 
 
@@ -199,15 +201,6 @@ def miar_model(dataset: ClipDataset, seed: int = 0) -> MIAR:
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return model
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Several threads only get in each other's way in a model this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
