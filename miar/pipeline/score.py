@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from miar.data.current import INPUTS, input_column, stale
+from miar.errors import UserError
 from miar.hashing import stable_key
 from miar.pipeline.runs import staging_folder
 from miar.pipeline.trained import load_model, model_id, snapshot_to_score
@@ -122,12 +123,10 @@ def _run(job_text: str) -> _Run:
     job = json.loads(job_text)
     store = Store.open(job["store"])
     reader = SnapshotReader(store.snapshots.open(job["snapshot_id"]), feature_sets=job["tables"])
-    return _Run(_model(job["model"]), reader, store.table(SCORES))
-
-
-@lru_cache(maxsize=1)
-def _model(source: str) -> Any:
-    return load_model(source)
+    loaded = load_model(job["model"])
+    if model_id(loaded) != job["model_id"]:
+        raise UserError(f"the model in {job['model']} was replaced while it was scoring: score again")
+    return _Run(loaded, reader, store.table(SCORES))
 
 
 def _input_hashes(snapshot: Snapshot, tables: Mapping[str, str], corpus_id: str | None) -> dict[str, str]:

@@ -1,17 +1,20 @@
 """Scoring a store in chunks: the same scores as at once, each row read once, a bounded memory."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import storage.shards
 from miar.data import feature_rows, reading
 from miar.data.reading import SnapshotReader
 from miar.data.selection import Selection
+from miar.errors import UserError
 from miar.models.config import MIARConfig
 from miar.models.miar import MIAR
 from miar.pipeline import score
@@ -65,6 +68,27 @@ def test_chunks_score_as_the_whole_and_read_each_row_once(
     version = made_store.table(SCORES).version()
     assert score_all(made_store, tmp_path, "second", made)["chunks"] == 0
     assert made_store.table(SCORES).version() == version
+
+
+def test_a_model_that_was_replaced_is_read_anew(made_store: Store, tmp_path: Path) -> None:
+    """In one process, as flows that are served run: what scores is what stands in the folder, under its own name."""
+    shutil.copytree(Path(made_store.uri.removeprefix("file://")), tmp_path / "store")
+    store, folder = Store.open(str(tmp_path / "store")), tmp_path / "model"
+    snapshot = store.snapshots.take()
+    saved_model(snapshot, folder)
+    late = score.plan_scoring(store, str(folder), run_id="late", snapshot=snapshot.id)
+    first = score_all(store, folder, "first", snapshot)
+    reader = SnapshotReader(snapshot, label="sentiment", feature_sets={"text": "features/text/aaaa"})
+    MIAR.for_dataset(SMALL, reader.load(Selection(labelled=True))).save_pretrained(folder)
+    with pytest.raises(UserError, match="was replaced while it was scoring: score again"):
+        score.score_chunk(Path(late["folder"]), 0)
+    second = score_all(store, folder, "second", snapshot)
+    assert second["model_id"] != first["model_id"]
+    expected = score_dataset(MIAR.from_pretrained(folder), reader.load()).to_pylist()
+    rows = store.table(SCORES).read(filter=pc.field("run_id") == "second").to_pylist()
+    assert {row["clip_id"]: row["prediction"] for row in rows} == pytest.approx(
+        {row["clip_id"]: row["prediction"] for row in expected}, abs=1e-6
+    )
 
 
 def big_snapshot(folder: Path, clips: int, frames: int) -> tuple[Store, Snapshot]:
