@@ -6,7 +6,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-CLIPS = 24
+CLIPS = 40
 """Of the corpus that the tests share."""
 
 
