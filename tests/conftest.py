@@ -17,6 +17,8 @@ SHARED = ROOT.parent / "shared"
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Several test processes share the cores: torch's threads would wait for each other nine tenths of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "MIAR_MODEL_DIR" not in os.environ and (SHARED / "models").is_dir():
     os.environ["MIAR_MODEL_DIR"] = str(SHARED / "models")
 

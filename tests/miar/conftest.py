@@ -1,6 +1,5 @@
 """A store whose feature tables hold the same clips in different orders, in many small files and row groups."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,6 @@ from storage import CLIPS, FEATURE_SETS, LABELS, Snapshot, Store, feature_table
 TEXT, AUDIO, FACE = "features/text/aaaa", "features/opensmile/bbbb", "features/mediapipe/cccc"
 COLUMNS = {TEXT: ["a", "b", "c"], AUDIO: ["f0", "loud"], FACE: ["AU12"]}
 QUALITY = {TEXT: "quality_tokens", AUDIO: "quality_voiced_share", FACE: "quality_face_share"}
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """For models of a few thousand weights: several threads only wait for each other, for most of the time."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,6 @@ from miar.models.miar import MIAR, MIARConfig
 from miar.training.config import TrainingConfig
 from miar.training.loop import fit
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WIDTHS = {"text": 4, "audio": 3, "face": 5}
 CLASSES = ("happy", "neutral", "sad")
 SUBSETS = ["text", "audio", "face", "text+audio", "text+face", "audio+face", "text+audio+face"]

@@ -11,8 +11,6 @@ from miar.data.batches import MODALITIES, Batch, ModalityBatch
 from miar.models.miar import MIAR, MIARConfig, MIAROutput
 from miar.objectives.miar import MIARObjective
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FILLS = [float("nan"), float("inf"), -float("inf"), 1e30]
 CONFIGS = {
     "default": MIARConfig(width=16, heads=2, shared_width=8),

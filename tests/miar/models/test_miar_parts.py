@@ -23,8 +23,6 @@ from miar.models.miar import MIAR, MIARConfig
 from miar.models.pretrained import fingerprint
 from miar.training.config import TrainingConfig
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = MIARConfig(width=16, heads=2, shared_width=8)
 
 

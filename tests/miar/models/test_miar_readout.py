@@ -14,8 +14,6 @@ from miar.models.miar import MIAR, MIARConfig
 from miar.models.readout import GATE_LIMIT, PooledReadout
 from miar.models.readout_fit import _fit_gates, _regress
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = MIARConfig(width=16, heads=2, shared_width=8)
 FLAT = 2
 """The per-clip value of the voice that turns the words round in :func:`ironic_dataset`."""

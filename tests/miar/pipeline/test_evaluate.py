@@ -11,8 +11,6 @@ from miar.pipeline.evaluate import evaluate_model
 from miar.pipeline.train import plan_training, train_model
 from storage import CLIPS, Store
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SYSTEMS = {"ridge text", "ridge audio", "ridge face", "ridge text+audio+face", "late fusion of ridges"}
 
 

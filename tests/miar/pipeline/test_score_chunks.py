@@ -21,8 +21,6 @@ from miar.pipeline import score
 from miar.scoring.scorer import CONTRIBUTIONS, WEIGHTS, score_dataset
 from storage import CLIPS, FEATURE_SETS, LABELS, SCORES, Snapshot, Store, feature_table
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NUMBERS = ("prediction", "base", *CONTRIBUTIONS, *WEIGHTS)
 SMALL = MIARConfig(width=16, heads=2, shared_width=8, gate_steps=2)
 

@@ -24,8 +24,6 @@ from miar.pipeline.train import plan_training, train_model
 from miar.report import write_report
 from storage import RUNS, SCORES, Store
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def page(store: Store, folder: Path) -> str:
     return html.unescape(write_report(store, folder / "r.html").read_text("utf-8"))

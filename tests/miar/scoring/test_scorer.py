@@ -19,8 +19,6 @@ from miar.models.target import TargetSpec
 from miar.scoring.scorer import CONTRIBUTIONS, SCORE_SCHEMA, WEIGHTS, score_dataset
 from miar.scoring.subsets import predict_subsets
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WIDTHS = {"text": 3, "audio": 5, "face": 4}
 
 

@@ -22,8 +22,6 @@ from miar.training.loop import EpochReport, fit
 from miar.training.modality_dropout import drop_modalities
 from miar.training.optimizer import AveragedWeights, build_optimizer, build_schedule
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = MIARConfig(width=16, heads=2, shared_width=8)
 SHORT = TrainingConfig(epochs=2, batch_size=16, device="cpu")
 
