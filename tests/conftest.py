@@ -23,6 +23,15 @@ if "MIAR_MODEL_DIR" not in os.environ and (SHARED / "models").is_dir():
     os.environ["MIAR_MODEL_DIR"] = str(SHARED / "models")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fail where pytest and its xdist do not fit together: tests of one group would run side by side, unnoticed."""
+    if getattr(config.option, "loadgroup", False):
+        torn = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if torn:
+            raise pytest.UsageError(f"this pytest ignores xdist_group ({torn[0]}): use the locked versions")
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of moto's server, with an empty bucket named ``bucket``."""
