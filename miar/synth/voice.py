@@ -1,8 +1,9 @@
 """Speech by eSpeak NG: the library of the ``espeakng-loader`` wheel, through ctypes.
 
 The library keeps state from one utterance to the next (the phase of its oscillators, its noise), which would make a
-clip depend on the ones before it. So it is loaded afresh for each: 5 ms, and the same samples every time. It is
-not safe in threads: one per process.
+clip depend on the ones before it. So it is loaded afresh for each: 5 ms, and the same samples every time. The breath of
+some voices is drawn from the C library's generator, which eSpeak NG seeds with the time of day: it is seeded anew
+before each utterance. It is not safe in threads: one per process.
 """
 
 import _ctypes
@@ -25,6 +26,8 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 FloatArray = NDArray[np.float64]
 _SMOOTHER: FloatArray = np.hanning(11).astype(np.float64) / np.hanning(11).sum()
+
+BREATH_SEED = 1
 
 LEVEL_DB = -23.0
 """Level of a neutral utterance: RMS of its louder half, in dB of full scale."""
@@ -109,6 +112,8 @@ def _synthesize(text: str, voice: str, rate: int, pitch: int, pitch_range: int) 
         values = {"rate": rate, "volume": 100, "pitch": min(99, max(0, pitch)), "range": min(99, pitch_range)}
         for name, value in values.items():
             _check(library.espeak_SetParameter(_PARAMETERS[name], value, 0) == 0)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(BREATH_SEED))
+        ctypes.CDLL(None).srand(BREATH_SEED)
         data = text.encode()
         _check(library.espeak_Synth(data, len(data) + 1, 0, 0, 0, _UTF8, None, None) == 0)
         library.espeak_Synchronize()

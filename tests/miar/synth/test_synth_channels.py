@@ -1,5 +1,7 @@
 """Each channel carries its signal: words by grade, voice by measurable sound, face by its action units."""
 
+import time
+
 import numpy as np
 import opensmile
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from miar.synth.draw import SIDE, Portrait
 from miar.synth.expression import perform, rest
 from miar.synth.mesh import LIPS_LOWER_INNER, LIPS_UPPER_INNER, mesh_model
-from miar.synth.speakers import make_speaker
+from miar.synth.speakers import VOICES, make_speaker
 from miar.synth.voice import SAMPLE_RATE, loudness, manner, speak
 from miar.synth.words import FEELINGS, JUDGEMENTS, sentence
 
@@ -100,3 +102,15 @@ def test_a_drawn_face_fills_the_frame_and_moves_only_where_it_should():
     assert not changed[:40].any()
     assert not changed[:, :60].any()
     assert not np.array_equal(portrait.empty_room(), still)
+
+
+def test_every_voice_says_the_same_at_any_time_of_day_and_in_any_order() -> None:
+    """eSpeak NG seeds the breath of some voices with the time in seconds."""
+    how = manner(make_speaker(0, 0), 1.0, flat=False)
+
+    def spoken(voices: list[str]) -> dict[str, bytes]:
+        return {voice: speak("No strong opinion.", voice, how, 4.0).tobytes() for voice in voices}
+
+    first = spoken(list(VOICES))
+    time.sleep(1.1)
+    assert spoken(list(VOICES)[::-1]) == first
