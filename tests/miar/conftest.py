@@ -1,5 +1,7 @@
 """A store whose feature tables hold the same clips in different orders, in many small files and row groups."""
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,21 @@ from storage import CLIPS, FEATURE_SETS, LABELS, Snapshot, Store, feature_table
 TEXT, AUDIO, FACE = "features/text/aaaa", "features/opensmile/bbbb", "features/mediapipe/cccc"
 COLUMNS = {TEXT: ["a", "b", "c"], AUDIO: ["f0", "loud"], FACE: ["AU12"]}
 QUALITY = {TEXT: "quality_tokens", AUDIO: "quality_voiced_share", FACE: "quality_face_share"}
+
+
+@pytest.fixture
+def miar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
+    """Run the command line here; returns exit code, stdout and stderr."""
+    from miar.cli import main
+
+    def run(*arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["miar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as leave:
+            main()
+        said = capsys.readouterr()
+        return leave.value.code, said.out, said.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

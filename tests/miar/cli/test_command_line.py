@@ -1,7 +1,6 @@
 """What commands print and refuse, as a person or a script meets it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,21 +11,6 @@ from miar import synth
 from miar.cli import corpora
 from miar.pipeline.rows import feature_spec
 from storage import SCORES, Store
-
-
-@pytest.fixture
-def miar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line here; returns exit code, stdout and stderr."""
-    from miar.cli import main
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["miar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as leave:
-            main()
-        said = capsys.readouterr()
-        return leave.value.code, said.out, said.err
-
-    return run
 
 
 def _assert_one_line(found: tuple[object, str, str], *parts: str) -> None:

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,10 @@ def corpus(tmp_path: Path) -> Path:
         (root / f"{name}.mp4").write_bytes(name.encode() * 100)
         (root / f"{name}.srt").write_text(CUES.format(name))
     return root
+
+
+@pytest.fixture
+def miar(miar, monkeypatch: pytest.MonkeyPatch):
+    """The command line where no flow can be imported."""
+    monkeypatch.setitem(sys.modules, "flows.refresh_features", None)
+    return miar

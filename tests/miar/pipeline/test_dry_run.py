@@ -18,23 +18,6 @@ from storage import RUNS, Store
 TWO_WORKERS = PipelineConfig.model_validate({"execution": {"workers": 2, "shard_clips": 2}})
 
 
-@pytest.fixture
-def miar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line here, where no flow can be imported; returns exit code, stdout and stderr."""
-    from miar.cli import main
-
-    monkeypatch.setitem(sys.modules, "flows.refresh_features", None)
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["miar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as leave:
-            main()
-        said = capsys.readouterr()
-        return leave.value.code, said.out, said.err
-
-    return run
-
-
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,23 +28,6 @@ def two(store: Store, corpus: Path, other: Path) -> Store:
     carry_out(store, plan(store, corpus))
     carry_out(store, plan(store, other, config=WHOLE_FILES))
     return store
-
-
-@pytest.fixture
-def miar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line here, where no flow can be imported; returns exit code, stdout and stderr."""
-    from miar.cli import main
-
-    monkeypatch.setitem(sys.modules, "flows.refresh_features", None)
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["miar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as leave:
-            main()
-        said = capsys.readouterr()
-        return leave.value.code, said.out, said.err
-
-    return run
 
 
 def test_without_a_corpus_a_name_chooses_among_those_that_are_known(two: Store, miar):
