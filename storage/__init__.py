@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         RUNS,
         SCORES,
         TRANSCRIPTS,
+        WORDS,
         TableSpec,
         feature_table,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "RUNS",
     "SCORES",
     "TRANSCRIPTS",
+    "WORDS",
     "CommitConflictError",
     "Diff",
     "Finding",
@@ -69,6 +71,7 @@ _HOMES = {
         "RUNS",
         "SCORES",
         "TRANSCRIPTS",
+        "WORDS",
         "TableSpec",
         "feature_table",
     ),

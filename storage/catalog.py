@@ -17,7 +17,7 @@ from storage import log
 from storage.arrow import readable
 from storage.errors import StoreError
 from storage.files import Files
-from storage.schema import CLIPS, FEATURE_SETS, LABELS
+from storage.schema import CLIPS, FEATURE_SETS, LABELS, WORDS
 from storage.snapshots import PinnedFile, PinnedTable, Record, Snapshot, SnapshotInfo
 
 FOLDER = "_snapshots"
@@ -144,7 +144,7 @@ class SnapshotCatalog:
         return found[-1]
 
     def _versions(self) -> dict[str, DeltaTable]:
-        fixed = [spec.name for spec in (CLIPS, LABELS, FEATURE_SETS) if log.exists(self._files, spec.name)]
+        fixed = [spec.name for spec in (CLIPS, LABELS, FEATURE_SETS, WORDS) if log.exists(self._files, spec.name)]
         return {name: log.open_table(self._files, name) for name in [*fixed, *self._feature_tables()]}
 
     def _pin(self, seen: dict[str, DeltaTable], records: Sequence[Record]) -> dict[str, PinnedTable]:

@@ -8,9 +8,20 @@ import pyarrow as pa
 from storage import log
 from storage.arrow import readable
 from storage.files import Files
-from storage.schema import CLIPS, FAILURES, FEATURE_SETS, LABELS, RUNS, SCORES, TRANSCRIPTS, TableSpec, feature_table
+from storage.schema import (
+    CLIPS,
+    FAILURES,
+    FEATURE_SETS,
+    LABELS,
+    RUNS,
+    SCORES,
+    TRANSCRIPTS,
+    WORDS,
+    TableSpec,
+    feature_table,
+)
 
-PLAIN_TABLES = (CLIPS, LABELS, FEATURE_SETS, SCORES, RUNS, FAILURES, TRANSCRIPTS)
+PLAIN_TABLES = (CLIPS, LABELS, FEATURE_SETS, SCORES, RUNS, FAILURES, TRANSCRIPTS, WORDS)
 FEATURES = "features"
 
 

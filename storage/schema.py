@@ -184,6 +184,19 @@ TRANSCRIPTS = _table(
 )
 """Transcripts as they were read (cues in ms), so that a file that did not change is not read again."""
 
+WORDS = _table(
+    "words",
+    ("corpus_id", "path"),
+    {
+        **_strings("corpus_id", "path", "transcript", "language"),
+        "starts": _INTEGERS,
+        "ends": _INTEGERS,
+        "texts": STRINGS,
+        "run_id": pa.string(),
+    },
+)
+"""When each word of a file is said (ms from its start), where its ``transcript`` tells; clips are cut from ``path``."""
+
 _FEATURE_COLUMNS: dict[str, pa.DataType] = {
     **_strings("clip_id", "corpus_id", "source_id", INPUT_HASH, "status", "reason"),
     "n_frames": pa.int32(),

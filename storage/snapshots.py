@@ -1,4 +1,4 @@
-"""Snapshots: a pinned view of clips, labels and features, so that any result can be recomputed.
+"""Snapshots: a pinned view of clips, labels, words and features, so that any result can be recomputed.
 
 A snapshot keeps its own list of files with their checksums and does not need the log to be read. The tables
 of record (scores, runs, failures) are not part of it: they are written because of a snapshot.

@@ -13,7 +13,7 @@ from miar.config import CorpusConfig
 from miar.corpus.columns import whole
 from miar.corpus.labels import LabelBook
 from miar.corpus.manifest import cut_by_manifest
-from miar.corpus.model import CorpusListing
+from miar.corpus.model import CorpusListing, Remembered
 from miar.corpus.pairing import Pairing
 from miar.corpus.paths import escape_path, inside_root
 from miar.corpus.segments import Cut, cut_files
@@ -30,7 +30,7 @@ def list_corpus(
     root: str,
     config: CorpusConfig,
     known_splits: Mapping[str, str] | None = None,
-    remembered: pa.Table | None = None,
+    remembered: Remembered | None = None,
 ) -> CorpusListing:
     """Read a corpus, once, without opening its media.
 
@@ -39,8 +39,7 @@ def list_corpus(
         config: How it is read.
         known_splits: Earlier assignments, which new files do not change: group, ``video_id``, ``speaker`` or
             ``clip_id`` -> ``train``, ``valid`` or ``test``.
-        remembered: Transcripts as they were read before (:data:`miar.corpus.model.WORDS_COLUMNS`); those whose file is
-            still as it was are not read again.
+        remembered: Transcripts as they were read before; those whose file is still as it was are not read again.
 
     Raises:
         CorpusError: the corpus as a whole cannot be used: no such folder, nothing in it, a table without the columns
@@ -51,7 +50,7 @@ def list_corpus(
     manifest, manifest_path = _find_table(root, files, config.manifest, "manifest")
     labels, labels_path = _find_table(root, files, config.labels, "labels")
     pairing = Pairing(files, [path for path in (manifest_path, labels_path) if path])
-    words = Words(root, files.found, remembered)
+    words = Words(root, files.found, remembered or Remembered())
     cut = _cut(corpus_id, pairing, words, config, manifest)
     book = LabelBook(cut.clips)
     if manifest is not None and cut.manifest_rows is not None:
@@ -71,8 +70,7 @@ def list_corpus(
         clip_table=clips if order is None else clips.take(pa.array(order)),
         label_table=label_table if order is None else _moved(label_table, order),
         problems=[*files.problems, *cut.problems, *book.problems],
-        words=words.to_remember(),
-        words_gone=words.forgotten(),
+        read=words.news(),
     )
 
 

@@ -155,7 +155,8 @@ def _with_cues(
     wanting = mask(pc.or_(pc.is_null(text), pc.is_null(speaker))) & has_words[rows.file_at[kept]]
     lacking = np.flatnonzero(wanting)
     files, first = np.unique(rows.file_at[kept[lacking]], return_index=True)
-    spoken = words.read([pairing.transcript_of[paths[int(at)]] for at in files])
+    speaking = [paths[int(at)] for at in files]
+    spoken = words.read([pairing.transcript_of[path] for path in speaking], speaking)
     rows.problems += [(int(kept[lacking[first[at]]]), problem) for at, problem in spoken.problems]
     cues_in = {file: cues_of(row) for file, row in zip(files.tolist(), spoken.rows.to_pylist(), strict=True)}
     within = [

@@ -1,11 +1,12 @@
 """What a corpus is made of, as plain values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from miar.hashing import stable_key
-from storage import TRANSCRIPTS
+from storage import TRANSCRIPTS, WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,34 @@ LABEL_COLUMNS = pa.schema(
 """A row per :class:`Label`; ``at`` is the clip's row in the listing's clips."""
 
 
-WORDS_COLUMNS = pa.schema([field for field in TRANSCRIPTS.schema if field.name not in ("corpus_id", "run_id")])
+_WHOSE = ("corpus_id", "run_id")
+TRANSCRIPT_COLUMNS = pa.schema([field for field in TRANSCRIPTS.schema if field.name not in _WHOSE])
 """A row per transcript as it was read: the file's stamp, the reader's version, and its cues (ms, text, speaker)."""
+
+WORD_COLUMNS = pa.schema([field for field in WORDS.schema if field.name not in _WHOSE])
+"""A row per file of which it is known when each word is said."""
+
+
+@dataclass
+class Remembered:
+    """What was read of a corpus' transcripts before."""
+
+    transcripts: pa.Table = field(default_factory=TRANSCRIPT_COLUMNS.empty_table)
+    timed: Mapping[str, str] = field(default_factory=dict)
+    """File -> the transcript that says when each word of it is said."""
+
+
+@dataclass
+class Read:
+    """What has to be remembered of a corpus' transcripts, and what to forget."""
+
+    transcripts: pa.Table = field(default_factory=TRANSCRIPT_COLUMNS.empty_table)
+    """Those that were read anew and whose stamp can be trusted, so that they need not be read again."""
+    transcripts_gone: list[str] = field(default_factory=list)
+    """Remembered transcripts that the corpus no longer holds."""
+    words: pa.Table = field(default_factory=WORD_COLUMNS.empty_table)
+    words_gone: list[str] = field(default_factory=list)
+    """Files of which it is no longer known when their words are said."""
 
 
 @dataclass
@@ -106,10 +133,7 @@ class CorpusListing:
     """In order of path and time."""
     label_table: pa.Table = field(default_factory=LABEL_COLUMNS.empty_table)
     problems: list[CorpusProblem] = field(default_factory=list)
-    words: pa.Table = field(default_factory=WORDS_COLUMNS.empty_table)
-    """Transcripts that were read anew and whose stamp can be trusted, so that they need not be read again."""
-    words_gone: list[str] = field(default_factory=list)
-    """Remembered transcripts that the corpus no longer holds."""
+    read: Read = field(default_factory=Read)
 
     @property
     def clips(self) -> list[Clip]:

@@ -86,7 +86,8 @@ def cut_files(
     pieces = Pieces(corpus_id, [pairing.files[path].path for path in paths])
     has_words = np.array([path in pairing.transcript_of for path in paths], bool)
     owners, silent = np.flatnonzero(has_words), np.flatnonzero(~has_words)
-    spoken = words.read([pairing.transcript_of[paths[at]] for at in owners.tolist()])
+    speaking = [paths[at] for at in owners.tolist()]
+    spoken = words.read([pairing.transcript_of[path] for path in speaking], speaking)
     timed = has_times(spoken.rows) & (segment_by in ("auto", "transcript"))
     problems = [*pairing.problems, *(problem for _, problem in spoken.problems)]
     parts = [pieces.segments(owners[timed], spoken.rows.filter(pa.array(timed)))]

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from miar.corpus.columns import mask, whole
-from miar.corpus.model import WORDS_COLUMNS, CorpusProblem, Source
+from miar.corpus.model import TRANSCRIPT_COLUMNS, WORD_COLUMNS, CorpusProblem, Read, Remembered, Source
 from miar.corpus.sources import read_bytes
 from miar.media.errors import MediaError, TranscriptError
-from miar.media.transcripts import READER_VERSION, Cue, read_transcript
+from miar.media.transcripts import READER_VERSION, Cue, Transcript, Word, read_transcript
 from storage.arrow import pc
 
 SETTLED_NS = 2_000_000_000
@@ -26,7 +26,7 @@ class Spoken:
     """What is said in some files."""
 
     rows: pa.Table
-    """:data:`WORDS_COLUMNS`, one row per file; without cues where the transcript cannot be read."""
+    """:data:`TRANSCRIPT_COLUMNS`, one row per file; without cues where the transcript cannot be read."""
     readable: np.ndarray
     """(n_files,) booleans."""
     problems: list[tuple[int, CorpusProblem]]
@@ -36,55 +36,71 @@ class Spoken:
 class Words:
     """Reads transcripts, or recalls them where size and time (or an object store's tag) are those of the last time."""
 
-    def __init__(self, root: str, files: Mapping[str, Source], remembered: pa.Table | None) -> None:
-        """``remembered``: rows of :data:`WORDS_COLUMNS`, one for each path at most."""
+    def __init__(self, root: str, files: Mapping[str, Source], remembered: Remembered) -> None:
         self._root = root
         self._files = files
-        self._remembered = WORDS_COLUMNS.empty_table() if remembered is None else remembered
+        self._remembered = remembered.transcripts
+        self._timed = remembered.timed
+        self._has_times = set(remembered.timed.values())
         stamps = (self._remembered[name].to_pylist() for name in ("path", "size", "mtime_ns", "etag", "reader"))
         self._known = {path: (row, stamp) for row, (path, *stamp) in enumerate(zip(*stamps, strict=True))}
         self._new: list[dict[str, Any]] = []
+        self._words: dict[str, dict[str, Any]] = {}
+        self._wordless: set[str] = set()
 
-    def read(self, paths: Sequence[str]) -> Spoken:
-        """The transcripts ``paths``, in their order; a path may stand twice."""
+    def read(self, transcripts: Sequence[str], owners: Sequence[str]) -> Spoken:
+        """The transcripts of the files ``owners``, in their order; a transcript may stand twice, an owner may not."""
         added: list[dict[str, Any]] = []
-        at = np.empty(len(paths), np.int64)
+        at = np.empty(len(transcripts), np.int64)
         why: dict[str, str] = {}
         row_of: dict[str, int] = {}
-        for number, path in enumerate(paths):
-            if path not in row_of and (row := self._recalled(self._files[path])) is not None:
+        said: dict[str, list[Word]] = {}
+        for number, (path, owner) in enumerate(zip(transcripts, owners, strict=True)):
+            if path not in row_of and (row := self._recalled(path, owner)) is not None:
                 row_of[path] = row
             elif path not in row_of:
                 row_of[path] = self._remembered.num_rows + len(added)
+                began, said[path] = time.time_ns(), []
                 try:
-                    added.append(self._read(path))
+                    transcript = read_transcript(read_bytes(self._root, self._files[path]), path)
                 except (OSError, MediaError, TranscriptError) as error:
                     why[path] = " ".join(str(error).split())
                     added.append({"path": self._files[path].path})
+                else:
+                    added.append(self._row(path, transcript, began))
+                    said[path] = transcript.words
             at[number] = row_of[path]
-        rows = pa.concat_tables([self._remembered, pa.Table.from_pylist(added, schema=WORDS_COLUMNS)])
+            self._note_words(path, owner, said.get(path))
+        rows = pa.concat_tables([self._remembered, pa.Table.from_pylist(added, schema=TRANSCRIPT_COLUMNS)])
         rows = rows.take(pa.array(at)).combine_chunks()
-        unreadable = {number: why[path] for number, path in enumerate(paths) if path in why} if why else {}
-        readable = np.ones(len(paths), bool)
+        unreadable = {number: why[path] for number, path in enumerate(transcripts) if path in why} if why else {}
+        readable = np.ones(len(transcripts), bool)
         readable[list(unreadable)] = False
         return Spoken(rows, readable, list(_problems(rows, unreadable)))
 
-    def to_remember(self) -> pa.Table:
-        """What was read anew and may be recalled the next time."""
-        return pa.Table.from_pylist(self._new, schema=WORDS_COLUMNS)
-
-    def forgotten(self) -> list[str]:
-        """Remembered transcripts that are no longer there."""
+    def news(self) -> Read:
+        """What was read anew and may be recalled the next time, and what is no longer there."""
         here = {source.path for source in self._files.values()}
-        return [path for path in self._known if path not in here]
+        return Read(
+            transcripts=pa.Table.from_pylist(self._new, schema=TRANSCRIPT_COLUMNS),
+            transcripts_gone=[path for path in self._known if path not in here],
+            words=pa.Table.from_pylist(list(self._words.values()), schema=WORD_COLUMNS),
+            words_gone=[
+                path for path, transcript in self._timed.items() if path in self._wordless or transcript not in here
+            ],
+        )
 
-    def _recalled(self, source: Source) -> int | None:
+    def _recalled(self, path: str, owner: str) -> int | None:
+        source = self._files[path]
         row, stamp = self._known.get(source.path, (None, None))
-        return row if stamp == _stamp(source) and _is_stamped(source) else None
+        if stamp != _stamp(source) or not _is_stamped(source):
+            return None
+        # Its words were read for another file then.
+        needs_words = source.path in self._has_times and self._timed.get(self._files[owner].path) != source.path
+        return None if needs_words else row
 
-    def _read(self, path: str) -> dict[str, Any]:
-        source, began = self._files[path], time.time_ns()
-        transcript = read_transcript(read_bytes(self._root, source), path)
+    def _row(self, path: str, transcript: Transcript, began_ns: int) -> dict[str, Any]:
+        source = self._files[path]
         found = {
             **dict(zip(("size", "mtime_ns", "etag", "reader"), _stamp(source), strict=True)),
             "path": source.path,
@@ -94,9 +110,29 @@ class Words:
             "speakers": [cue.speaker for cue in transcript.cues],
             "problems": transcript.problems,
         }
-        if source.etag or 0 < source.mtime_ns < began - SETTLED_NS:
+        if source.etag or 0 < source.mtime_ns < began_ns - SETTLED_NS:
             self._new.append(found)
         return found
+
+    def _note_words(self, path: str, owner: str, words: list[Word] | None) -> None:
+        """``words``: what was just read; ``None``: the transcript was recalled."""
+        transcript, file = self._files[path].path, self._files[owner].path
+        if words:
+            self._words[file] = word_row(file, transcript, words)
+        elif file in self._timed and (words is not None or self._timed[file] != transcript):
+            self._wordless.add(file)
+
+
+def word_row(path: str, transcript: str, words: Sequence[Word], language: str | None = None) -> dict[str, Any]:
+    """A row of :data:`WORD_COLUMNS`."""
+    return {
+        "path": path,
+        "transcript": transcript,
+        "language": language,
+        "starts": [word.start_ms for word in words],
+        "ends": [word.end_ms for word in words],
+        "texts": [word.text for word in words],
+    }
 
 
 def has_times(rows: pa.Table) -> np.ndarray:
@@ -108,7 +144,7 @@ def has_times(rows: pa.Table) -> np.ndarray:
 
 
 def cues_of(row: Mapping[str, Any]) -> list[Cue]:
-    """The cues of a row of :data:`WORDS_COLUMNS`."""
+    """The cues of a row of :data:`TRANSCRIPT_COLUMNS`."""
     columns = (row[name] or () for name in ("starts", "ends", "texts", "speakers"))
     return [Cue(*cue) for cue in zip(*columns, strict=True)]
 

@@ -4,22 +4,19 @@ Text is kept as it stands, without markup: markers such as ``[inaudible]`` stay,
 is the text extractor's question, which :func:`spoken_words` answers.
 """
 
-import csv
 import html
-import io
-import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
 
 from miar.media.encoding import decode_text
 from miar.media.errors import TranscriptError
+from miar.media.transcript_formats import PARSERS, RawCue, RawWord
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Raised with every change of what is read from the same file, so that nothing read before is taken for it."""
 MAX_BYTES = 64 * 2**20
 """A transcript beyond this size is something else."""
@@ -38,18 +35,26 @@ class Cue:
     speaker: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word and when it is said, in ms from the file's start."""
+
+    start_ms: int
+    end_ms: int
+    """After ``start_ms``."""
+    text: str
+
+
 @dataclass
 class Transcript:
     """What one transcript says."""
 
     cues: list[Cue] = field(default_factory=list)
     """In order of time. No two have the same times; they may overlap."""
+    words: list[Word] = field(default_factory=list)
+    """In order of time, those of all cues; empty where the transcript does not say when each word is said."""
     problems: list[str] = field(default_factory=list)
     """One line for each cue that was left out or mended."""
-
-
-_RawCue = tuple[float, float | None, str, str | None]
-"""Start and end in s, text with markup, speaker."""
 
 
 def read_transcript(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Transcript:
@@ -70,15 +75,15 @@ def read_transcript(source: str | os.PathLike[str] | bytes, name: str | None = N
         raise ValueError("the content of a transcript needs a name: its extension says the format")
     if len(source) > MAX_BYTES:
         raise TranscriptError(f"a transcript of {len(source):,} bytes; the limit is {MAX_BYTES:,}")
-    parse = _PARSERS.get(PurePath(name).suffix.lower())
+    parse = PARSERS.get(PurePath(name).suffix.lower())
     if parse is None:
-        raise TranscriptError(f"no transcript format has this extension; known: {', '.join(sorted(_PARSERS))}")
+        raise TranscriptError(f"no transcript format has this extension; known: {', '.join(sorted(PARSERS))}")
     return _clean(parse(decode_text(source)))
 
 
 def is_transcript(name: str) -> bool:
     """Whether a file's extension is one of a transcript."""
-    return os.path.splitext(name)[1].lower() in _PARSERS
+    return os.path.splitext(name)[1].lower() in PARSERS
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -89,147 +94,17 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise TranscriptError(f"cannot be read: {error.strerror}") from error
 
 
-# --- formats
-
-
-_CLOCK = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
-_TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}")
-
-
-def _parse_subtitles(text: str, *, is_vtt: bool) -> Iterator[_RawCue]:
-    """srt and vtt: a timing line, then text up to an empty line."""
-    blocks = _blocks(text)
-    if not blocks and text.strip() and not (is_vtt and text.lstrip().startswith("WEBVTT")):
-        raise TranscriptError("no line of the form '00:00:01,000 --> 00:00:02,000' in it")
-    for timing, lines in blocks:
-        start_s, end_s = _clock_s(timing.groups()[:5]), _clock_s(timing.groups()[5:])
-        marked = "\n".join(lines)
-        voice = re.search(r"<v(?:\.[^ >]*)?\s+([^>]*)>", marked) if is_vtt else None
-        yield start_s, end_s, marked, html.unescape(voice.group(1)) if voice else None
-
-
-def _blocks(text: str) -> list[tuple[re.Match[str], list[str]]]:
-    blocks: list[tuple[re.Match[str], list[str]]] = []
-    is_inside = False
-    for line in text.splitlines():
-        timing = _TIMING.match(line)
-        if timing:
-            if is_inside and blocks[-1][1] and blocks[-1][1][-1].strip().isdigit():
-                blocks[-1][1].pop()  # the number of this cue, where no empty line stands before it
-            blocks.append((timing, []))
-            is_inside = True
-        elif not line.strip():
-            is_inside = False
-        elif is_inside:
-            blocks[-1][1].append(line)
-    return blocks
-
-
-def _clock_s(parts: tuple[str | None, ...]) -> float:
-    sign, hours, minutes, seconds, fraction = parts
-    value = float(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0)
-    return (-1 if sign else 1) * (value + (int(fraction.ljust(3, "0")) / 1000 if fraction else 0))
-
-
-def _parse_srt(text: str) -> Iterator[_RawCue]:
-    return _parse_subtitles(text, is_vtt=False)
-
-
-def _parse_vtt(text: str) -> Iterator[_RawCue]:
-    return _parse_subtitles(text, is_vtt=True)
-
-
-def _parse_txt(text: str) -> Iterator[_RawCue]:
-    yield 0.0, None, text, None
-
-
-def _parse_json(text: str) -> Iterator[_RawCue]:
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TranscriptError(f"not valid JSON: {error}") from error
-    if isinstance(tree, dict) and "segments" not in tree and isinstance(tree.get("text"), str):
-        return iter([(0.0, None, tree["text"], None)])
-    rows = tree.get("segments") if isinstance(tree, dict) else tree
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise TranscriptError('expected {"segments": [{"start", "end", "text"}]} or a list of such segments')
-    return _timed_rows(rows)
-
-
-def _parse_table(text: str) -> Iterator[_RawCue]:
-    header = text.lstrip().split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        rows.fieldnames = [str(column).strip().lower() for column in rows.fieldnames or []]
-        return _timed_rows(list(rows))
-    except csv.Error as error:
-        raise TranscriptError(f"not a valid table: {error}") from error
-
-
-def _timed_rows(rows: list[Mapping[str, Any]]) -> Iterator[_RawCue]:
-    for number, row in enumerate(rows, start=1):
-        missing = [key for key in ("start", "end", "text") if row.get(key) is None]
-        if missing:
-            found = ", ".join(str(key) for key in row) or "nothing"
-            raise TranscriptError(f"segment {number} lacks {', '.join(missing)}; it has {found}")
-        try:
-            start_s, end_s = _seconds(row["start"]), _seconds(row["end"])
-        except (TypeError, ValueError) as error:
-            raise TranscriptError(f"segment {number}: start and end are times in seconds") from error
-        speaker = row.get("speaker")
-        yield start_s, end_s, str(row["text"]), None if speaker is None else str(speaker)
-
-
-def _seconds(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # JSON's whole numbers may have any number of digits
-        return math.inf
-
-
-_WORD_TIERS = re.compile(r"word|phone|phoneme|syll|segment s|mau", re.IGNORECASE)
-
-
-def _parse_textgrid(text: str) -> Iterator[_RawCue]:
-    """Every interval tier is a speaker's; a file of word and phone tiers alone is read as one text without
-    times."""
-    from praatio.utilities.errors import PraatioException
-    from praatio.utilities.textgrid_io import parseTextgridStr
-
-    try:
-        tiers = parseTextgridStr(text)["tiers"]
-        intervals = [(tier["name"], list(tier["entries"])) for tier in tiers if tier["class"] == "IntervalTier"]
-    except (PraatioException, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise TranscriptError("not a TextGrid that can be read") from error
-    spoken = [(name, entries) for name, entries in intervals if not _WORD_TIERS.search(name)]
-    for name, entries in spoken:
-        for start, end, label in entries:
-            yield float(start), float(end), label, name if len(spoken) > 1 else None
-    words = next((entries for name, entries in intervals if "word" in name.lower()), None)
-    if not spoken and words is not None:
-        yield 0.0, None, " ".join(label for _, _, label in words), None
-
-
-_PARSERS: dict[str, Callable[[str], Iterator[_RawCue]]] = {
-    ".srt": _parse_srt,
-    ".vtt": _parse_vtt,
-    ".json": _parse_json,
-    ".csv": _parse_table,
-    ".tsv": _parse_table,
-    ".txt": _parse_txt,
-    ".textgrid": _parse_textgrid,
-}
-
 # --- cues
 
 
-def _clean(raw: Iterator[_RawCue]) -> Transcript:
+def _clean(raw: Iterator[RawCue]) -> Transcript:
     transcript = Transcript()
     merged: dict[tuple[int, int | None], Cue] = {}
-    for number, (start_s, end_s, marked, speaker) in enumerate(raw, start=1):
-        text = without_markup(marked)
-        problem, times = _times_ms(start_s, end_s)
+    words: list[RawWord] = []
+    for number, cue in enumerate(raw, start=1):
+        words += cue.words
+        text, speaker = without_markup(cue.text), cue.speaker
+        problem, times = _times_ms(cue.start_s, cue.end_s)
         if problem:
             transcript.problems.append(f"cue {number} ({text[:40]!r}): {problem}")
         if times is None or not text:
@@ -241,7 +116,20 @@ def _clean(raw: Iterator[_RawCue]) -> Transcript:
             speaker = speaker if speaker == twin.speaker else None
         merged[times] = Cue(*times, text, speaker)
     transcript.cues = sorted(merged.values(), key=lambda cue: (cue.start_ms, cue.end_ms or math.inf))
+    transcript.words = _clean_words(words)
     return transcript
+
+
+def _clean_words(raw: Iterable[RawWord]) -> list[Word]:
+    """Words with usable times; one that takes no time, as recognisers write them, takes a millisecond."""
+    found: set[tuple[int, int, str]] = set()
+    for start_s, end_s, marked in raw:
+        text = without_markup(marked)
+        if not text or not 0 <= start_s <= end_s < LONGEST_MS / 1000:
+            continue
+        start_ms, end_ms = round(start_s * 1000), round(end_s * 1000)
+        found.add((start_ms, max(end_ms, start_ms + 1), text))
+    return [Word(*word) for word in sorted(found)]
 
 
 def _times_ms(start_s: float, end_s: float | None) -> tuple[str | None, tuple[int, int | None] | None]:

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken, whole
-from miar.corpus.model import WORDS_COLUMNS, CorpusListing, CorpusProblem, media_hash, text_hash
+from miar.corpus.model import TRANSCRIPT_COLUMNS, CorpusListing, CorpusProblem, Read, Remembered, media_hash, text_hash
 from miar.corpus.paths import escape_path
 from miar.errors import CorpusError
 from miar.pipeline.fingerprints import SOURCE_COLUMNS, fingerprinted_sources
-from storage import CLIPS, FAILURES, LABELS, TRANSCRIPTS, Store, TableSpec
+from storage import CLIPS, FAILURES, LABELS, TRANSCRIPTS, WORDS, Store, TableSpec
 from storage.arrow import pc
 
 _STAMPS = ("updated_at", "run_id")
@@ -38,8 +38,7 @@ class CatalogueChanges:
     clips: pa.Table = field(default_factory=_CLIP_ROWS.empty_table)
     labels: pa.Table = field(default_factory=LABELS.schema.empty_table)
     dropped_labels: pa.Table | None = None
-    words: pa.Table = field(default_factory=WORDS_COLUMNS.empty_table)
-    dropped_words: list[str] = field(default_factory=list)
+    read: Read = field(default_factory=Read)
     failures: list[dict[str, Any]] = field(default_factory=list)
     mended: pa.Table | None = None
     """Keys of failures that no longer hold: problems that went away, clips that are gone."""
@@ -54,9 +53,14 @@ def known_clips(store: Store, corpus_id: str) -> pa.Table:
     return store.table(CLIPS).read(columns=_SAID, filter=pc.field("corpus_id") == corpus_id)
 
 
-def known_words(store: Store, corpus_id: str) -> pa.Table:
+def remembered(store: Store, corpus_id: str) -> Remembered:
     """The transcripts of one corpus as they were read before."""
-    return store.table(TRANSCRIPTS).read(columns=WORDS_COLUMNS.names, filter=pc.field("corpus_id") == corpus_id)
+    own = pc.field("corpus_id") == corpus_id
+    timed = store.table(WORDS).read(columns=["path", "transcript"], filter=own)
+    return Remembered(
+        store.table(TRANSCRIPTS).read(columns=TRANSCRIPT_COLUMNS.names, filter=own),
+        dict(zip(*(timed[name].to_pylist() for name in timed.column_names), strict=True)),
+    )
 
 
 def known_splits(known: pa.Table) -> dict[str, str]:
@@ -85,7 +89,7 @@ def compare(store: Store, listing: CorpusListing, known: pa.Table, max_lost_shar
     sources, unreadable = fingerprinted_sources(listing, known)
     changes = _compare_clips(listing, known, sources)
     _compare_labels(store, listing, changes)
-    changes.words, changes.dropped_words = listing.words, listing.words_gone
+    changes.read = listing.read
     _compare_problems(store, listing, [*listing.problems, *unreadable], changes)
     return changes
 
@@ -97,12 +101,17 @@ def apply(store: Store, changes: CatalogueChanges, run_id: str) -> None:
         store.table(CLIPS).merge(_stamped(changes.clips, CLIPS, updated_at=now, run_id=run_id))
     if changes.labels.num_rows or changes.dropped_labels is not None:
         store.table(LABELS).merge(changes.labels, delete_keys=changes.dropped_labels)
-    if changes.words.num_rows or changes.dropped_words:
-        dropped = pa.table({"path": pa.array(changes.dropped_words, pa.string())})
-        store.table(TRANSCRIPTS).merge(
-            _stamped(changes.words, TRANSCRIPTS, corpus_id=changes.corpus_id, run_id=run_id),
-            delete_keys=dropped.append_column("corpus_id", pa.repeat(changes.corpus_id, dropped.num_rows)),
-        )
+    # Words first: a transcript that is remembered is not read for them again.
+    for spec, rows, gone in (
+        (WORDS, changes.read.words, changes.read.words_gone),
+        (TRANSCRIPTS, changes.read.transcripts, changes.read.transcripts_gone),
+    ):
+        if rows.num_rows or gone:
+            dropped = pa.table(
+                {"corpus_id": pa.repeat(changes.corpus_id, len(gone)), "path": pa.array(gone, pa.string())}
+            )
+            stamped = _stamped(rows, spec, corpus_id=changes.corpus_id, run_id=run_id)
+            store.table(spec).merge(stamped, delete_keys=dropped)
     if changes.failures or changes.mended is not None:
         failed = [row | {"run_id": run_id, "failed_at": now} for row in changes.failures]
         store.table(FAILURES).merge(pa.Table.from_pylist(failed, schema=FAILURES.schema), delete_keys=changes.mended)

@@ -207,7 +207,7 @@ def _read_corpus(
     corpus_id = corpus_id or config.corpus.corpus_id or corpus_name(root)
     corpus = config.corpus.model_copy(update={"corpus_id": corpus_id})
     known = catalogue.known_clips(store, corpus_id)
-    listing = list_corpus(root, corpus, catalogue.known_splits(known), catalogue.known_words(store, corpus_id))
+    listing = list_corpus(root, corpus, catalogue.known_splits(known), catalogue.remembered(store, corpus_id))
     return catalogue.compare(store, listing, known, corpus.max_lost_share), corpus_id
 
 
