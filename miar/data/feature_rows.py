@@ -60,15 +60,19 @@ class FeatureRows:
         descriptor: Descriptor,
         clip_ids: pa.Array,
         inputs: Mapping[str, pa.ChunkedArray] | None = None,
+        *,
+        timed: bool = False,
     ) -> None:
         """One scan of the table's keys.
 
         Args:
             clip_ids: the reader's N clips.
+            timed: whether the frames' times are read as well, for :meth:`read_timed`.
             inputs: :data:`miar.data.current.INPUTS` of each; a row that was made from something else is left out.
         """
         self.width = len(descriptor["columns"])
         self.summary_columns = list(descriptor.get("summary_columns") or ())
+        self._columns = ["values", *self.summary_columns, *(["times"] if timed else [])]
         self._table = table_of(descriptor)
         self._dataset = snapshot.dataset(self._table)
         self._fragments: list[Any] = list(self._dataset.get_fragments())
@@ -82,6 +86,15 @@ class FeatureRows:
 
     def read(self, positions: NDArray[np.int64]) -> ModalityData:
         """The features of the clips at ``positions``."""
+        return self._data(positions)[0]
+
+    def read_timed(self, positions: NDArray[np.int64]) -> tuple[ModalityData, NDArray[np.float32]]:
+        """The features of the clips at ``positions``, and of each frame of their flat array when it is: (frames,)."""
+        data, table = self._data(positions)
+        return data, _flat(table["times"])
+
+    def _data(self, positions: NDArray[np.int64]) -> tuple[ModalityData, pa.Table]:
+        """And the rows that the flat array is of, one after the other."""
         chosen = self.index.storage_order(positions)
         table, places = self._rows(self.index.row[positions[chosen]])
         frames = pc.fill_null(pc.list_value_length(table["values"]), 0).to_numpy().astype(np.int64) // self.width
@@ -93,7 +106,7 @@ class FeatureRows:
             summary = np.full((len(positions), len(self.summary_columns)), np.nan, np.float32)
             for column, name in enumerate(self.summary_columns):
                 summary[chosen, column] = table[name].to_numpy()[places]
-        return ModalityData.from_values(sequences, summary)
+        return ModalityData.from_values(sequences, summary), table
 
     def _rows(self, rows: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
         """A table that holds the rows of these ascending numbers, and where in it each stands.
@@ -113,10 +126,6 @@ class FeatureRows:
             before += part.num_rows
         empty = pa.schema([self._dataset.schema.field(name) for name in self._columns]).empty_table()
         return pa.concat_tables([empty, *parts]), np.concatenate(places)
-
-    @property
-    def _columns(self) -> list[str]:
-        return ["values", *self.summary_columns]
 
     def _load(self, groups: list[int]) -> dict[int, pa.Table]:
         with self._lock:

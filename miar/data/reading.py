@@ -13,7 +13,7 @@ features come from memory-mapped arrays and are the same bit for bit (miar.data.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ class SnapshotReader:
         self.feature_sets = _descriptors(snapshot, feature_sets)
         clips = snapshot.read("clips", columns=(*CLIP_COLUMNS, *INPUTS), filter=pc.field("state") == "live")
         sorted_clips = clips.sort_by([(name, "ascending") for name in CLIP_ORDER])
-        feature_rows = partial(self._feature_rows, {name: sorted_clips[name] for name in INPUTS})
+        self._inputs = {name: sorted_clips[name] for name in INPUTS}
         ordered = sorted_clips.select(CLIP_COLUMNS).combine_chunks()
         self.clips = next(iter(ordered.to_batches()), pa.RecordBatch.from_pylist([], ordered.schema))
         """One row per position."""
@@ -86,9 +86,11 @@ class SnapshotReader:
         """(N,) a value, or an index into the classes; NaN where unlabelled."""
         self._rows: dict[str, FeatureRows] | dict[str, CachedRows]
         if cache is None:
-            self._rows = {name: feature_rows(name) for name in self.feature_sets}
+            self._rows = {name: self._feature_rows(name) for name in self.feature_sets}
         else:
-            self._rows = cached_rows(Path(cache), snapshot.id, self.feature_sets, self.clips["clip_id"], feature_rows)
+            self._rows = cached_rows(
+                Path(cache), snapshot.id, self.feature_sets, self.clips["clip_id"], self._feature_rows
+            )
 
     def __len__(self) -> int:
         return self.clips.num_rows
@@ -224,8 +226,13 @@ class SnapshotReader:
         order = np.argsort(ids)
         return ids[order], order
 
-    def _feature_rows(self, inputs: Mapping[str, pa.ChunkedArray], modality: str) -> FeatureRows:
-        return FeatureRows(self.snapshot, self.feature_sets[modality], self.clips["clip_id"], inputs)
+    def timed_rows(self, modality: str) -> FeatureRows:
+        """The rows of one modality with their frames' times, which models do not read and alignment does."""
+        return self._feature_rows(modality, timed=True)
+
+    def _feature_rows(self, modality: str, *, timed: bool = False) -> FeatureRows:
+        descriptor = self.feature_sets[modality]
+        return FeatureRows(self.snapshot, descriptor, self.clips["clip_id"], self._inputs, timed=timed)
 
     def _by_size(self) -> list[FeatureRows | CachedRows]:
         """Feature tables, the one with most values first."""
