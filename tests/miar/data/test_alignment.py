@@ -157,14 +157,14 @@ SPANS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 15)), max_size=5).
 @settings(max_examples=200, deadline=None)
 @given(clips=st.lists(st.tuples(FRAMES, SPANS), min_size=1, max_size=4))
 def test_any_frames_within_any_words(clips: list[tuple[list[int], list[tuple[int, int]]]]) -> None:
-    """Times in tenths of a second; words may overlap, and stand where there is no frame."""
+    """Times in eighths of a second, which floats hold exactly; words may overlap, and stand where there is no frame."""
     draw = np.random.default_rng(0)
     values = [draw.normal(size=(len(frames), 2)).astype(np.float32) for frames, _ in clips]
-    times = np.array([frame / 10 for frames, _ in clips for frame in frames])
+    times = np.array([frame / 8 for frames, _ in clips for frame in frames])
     frames = Frames(np.concatenate(values), times, np.cumsum([0, *(len(one) for one, _ in clips)]))
-    spans = np.array([(start / 10, (start + length) / 10) for _, words in clips for start, length in words])
+    spans = np.array([(start / 8, (start + length) / 8) for _, words in clips for start, length in words])
     owner = np.repeat(np.arange(len(clips)), [len(words) for _, words in clips])
-    means, present = mean_within(frames, Steps(owner, spans.reshape(-1, 2)), gap_s=0.1 + 1e-9)
+    means, present = mean_within(frames, Steps(owner, spans.reshape(-1, 2)), gap_s=1 / 8)
     expected = [_by_hand(one, values[i], span) for i, (one, words) in enumerate(clips) for span in words]
     assert present.tolist() == [one is not None for one in expected]
     by_hand = np.array([[0, 0] if one is None else one for one in expected]).reshape(-1, 2)
