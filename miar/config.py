@@ -44,13 +44,35 @@ class SplitConfig(_Section):
     seed: int = 0
 
 
+class SpeechConfig(_Section):
+    """How speech is found, and recognised, in files without a transcript (``segment_by: speech``)."""
+
+    recognizer: str | None = None
+    """faster-whisper model: a size (``small``), a hub id or a local folder. Empty: voice is found, and its clips come
+    without words; so too where the model is not to be had."""
+    language: str | None = None
+    """ISO 639-1 code of what is spoken; empty: the recogniser finds out, file by file."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Probability from which a moment counts as speech."""
+    min_speech_s: float = Field(default=0.25, ge=0)
+    """Speech shorter than this is passed over."""
+    max_speech_s: float = Field(default=20.0, ge=1, le=60)
+    """Speech longer than this is cut at its longest pause, where there is one."""
+    min_pause_s: float = Field(default=0.5, gt=0)
+    """A pause of this length ends a clip."""
+
+
 class CorpusConfig(_Section):
     """How a folder, or an object-store prefix, is read as a corpus."""
 
     corpus_id: str | None = None
     """Name of the corpus in the store; default: the folder's name."""
-    segment_by: Literal["auto", "manifest", "transcript", "file"] = "auto"
-    """``auto``: by the manifest where there is one, else by transcript segments, else each file is one clip."""
+    segment_by: Literal["auto", "manifest", "transcript", "speech", "windows", "file"] = "auto"
+    """``auto``: by the manifest where there is one, else by transcript segments, else each file is one clip.
+    ``speech``: by transcript segments, and where there is no transcript by listening. ``windows``: each file into parts
+    of ``window_s``."""
+    speech: SpeechConfig = SpeechConfig()
+    window_s: float = Field(default=10.0, ge=0.5, le=3600)
     manifest: str | None = None
     """Table of clips (csv or Parquet), relative to the root; default: ``manifest.csv`` or ``manifest.parquet``."""
     labels: str | None = None
