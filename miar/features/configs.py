@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from miar.features.contract import Modality
+from miar.features.encoders import Device, Precision
 
 
 class _ExtractorConfig(BaseModel):
@@ -12,20 +13,47 @@ class _ExtractorConfig(BaseModel):
 
 
 class TextConfig(_ExtractorConfig):
-    """A transformers encoder, token by token."""
+    """A transformers encoder of words, token by token."""
 
     modality: ClassVar[Modality] = Modality.TEXT
     extractor: Literal["text"] = "text"
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Hub id or local folder of any transformers encoder."""
+    """Hub id or local folder of any transformers encoder: BERT and its kin, T5's encoder, an embedding LLM."""
     revision: str | None = None
     """Hub revision (branch, tag or commit); pin a commit to keep results reproducible."""
     layers: tuple[int, ...] = (3, 4, 5, 6)
     """Hidden states to keep, 0 being the embeddings; models learn a mix of them. Negative ones count from the last."""
+    prefix: str | None = None
+    """Put before every text, and left out of the rows: ``"query: "`` for E5, an instruction for an embedding LLM.
+    Default: the prompt that the model declares as its default, if any; ``""`` for none."""
     window_tokens: int = Field(default=256, ge=8)
     """Longest piece of text read at once; longer text is read in overlapping windows, never cut."""
     lower_case: Literal["auto", "never", "always"] = "auto"
     """``auto``: transcripts that are all upper case are lower-cased, since a cased encoder would spell them out."""
+    device: Device = "auto"
+    precision: Precision = "auto"
+    """``auto``: bfloat16 with ``device: cuda``, else float32, on a GPU that was found by itself too."""
+
+
+class SpeechConfig(_ExtractorConfig):
+    """A transformers encoder of sound (wav2vec 2.0, HuBERT, WavLM), frame by frame."""
+
+    modality: ClassVar[Modality] = Modality.AUDIO
+    extractor: Literal["speech"] = "speech"
+    model: str = "facebook/wav2vec2-base-960h"
+    """Hub id or local folder of any transformers encoder that reads samples."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit); pin a commit to keep results reproducible."""
+    layers: tuple[int, ...] = (8,)
+    """Hidden states to keep, 0 being what enters the first layer; negative ones count from the last. Middle layers
+    tell emotions apart best, the last of a recogniser worst: it has kept the words and little else."""
+    window_seconds: float = Field(default=20.0, ge=5, le=120)
+    """Longest sound read at once; longer sound is read in overlapping windows."""
+    silence_db: float = Field(default=-70.0, ge=-120, le=0)
+    """Below this level (dBFS, over the whole clip) a clip counts as ``missing: silence``."""
+    device: Device = "auto"
+    precision: Precision = "auto"
+    """``auto``: bfloat16 with ``device: cuda``, else float32, on a GPU that was found by itself too."""
 
 
 class OpenSmileConfig(_ExtractorConfig):
@@ -35,6 +63,8 @@ class OpenSmileConfig(_ExtractorConfig):
     extractor: Literal["opensmile"] = "opensmile"
     feature_set: str = "eGeMAPSv02"
     """Name of an ``opensmile.FeatureSet``."""
+    deltas: bool = False
+    """Also the descriptors' deltas (``LowLevelDescriptors_Deltas``), where the set has them."""
     sample_rate: int = Field(default=16_000, ge=8_000, le=192_000)
     """Hz. Sound is mixed down and resampled to this rate first (soxr, high quality)."""
     min_voiced_share: float = Field(default=0.02, ge=0, le=1)
@@ -72,5 +102,5 @@ class PyFeatConfig(_ExtractorConfig):
 
 
 ExtractorConfig = Annotated[
-    TextConfig | OpenSmileConfig | MediaPipeConfig | PyFeatConfig, Field(discriminator="extractor")
+    TextConfig | SpeechConfig | OpenSmileConfig | MediaPipeConfig | PyFeatConfig, Field(discriminator="extractor")
 ]

@@ -96,7 +96,8 @@ PACKAGED_TEXT_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minil
 """Hub id -> installed package that carries the model, and the folder in it."""
 
 _LOOKED = "nothing was downloaded to find that out"
-TEXT_MODEL_PATTERNS = ("*.json", "*.txt", "*.safetensors", "*.model", "1_Pooling/*")
+ENCODER_PATTERNS = ("*.json", "*.txt", "*.safetensors", "*.model")
+"""What is downloaded of an encoder, in its folders as well (a star crosses slashes): never pickled weights."""
 
 
 def find_pinned(pinned: PinnedFile, path: str | None = None) -> Path:
@@ -117,22 +118,21 @@ def find_pinned(pinned: PinnedFile, path: str | None = None) -> Path:
 
 
 def find_text_model(model: str, revision: str | None = None) -> Path:
-    """The folder of a transformers encoder (``config.json``, tokenizer, safetensors).
+    """The folder of a transformers encoder of words (``config.json``, tokenizer, safetensors).
 
     Raises:
         UnavailableError: it is nowhere and cannot be downloaded, or it has no safetensors weights.
     """
-    local = Path(model).expanduser()
-    if local.is_dir():
-        if not _is_text_model(local):
-            raise UnavailableError(f"{model} is no transformers encoder: it needs config.json and *.safetensors")
-        return local
-    if local.is_absolute() or model.startswith((".", "~")):
-        raise UnavailableError(f"no text model at {model}: give a folder with config.json and *.safetensors")
-    for folder in _text_model_places(model, revision):
-        if _is_text_model(folder):
-            return folder
-    return _fetch_text_model(model, revision)
+    return _find_encoder(model, revision, "text model")
+
+
+def find_speech_model(model: str, revision: str | None = None) -> Path:
+    """The folder of a transformers encoder of sound (``config.json``, ``preprocessor_config.json``, safetensors).
+
+    Raises:
+        UnavailableError: as :func:`find_text_model`.
+    """
+    return _find_encoder(model, revision, "speech model")
 
 
 def find_pyfeat(detector: str, folder: str | None = None) -> dict[HubFile, Path]:
@@ -152,7 +152,8 @@ def find_pyfeat(detector: str, folder: str | None = None) -> dict[HubFile, Path]
 def fetch(name: str, progress: Progress | None = None) -> Path:
     """Download a model by name, and return where it is: what ``miar fetch NAME`` does.
 
-    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, or the hub id of a text encoder.
+    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, or the hub id of an encoder of words or of sound,
+    with ``@`` and a revision where one is wanted.
 
     Raises:
         UnavailableError: unknown name, no network, or a wrong checksum (the file is not kept).
@@ -163,7 +164,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         files = [_hub_download(file, name) for file in PYFEAT_FILES[name]]
         return files[0].parent
     if "/" in name:
-        return _fetch_text_model(name, None)
+        model, _, revision = name.partition("@")
+        return _fetch_encoder(model, revision or None, "model")
     known = ", ".join([*PINNED, *PYFEAT_FILES])
     raise UnavailableError(f"no model is called {name}: use one of {known}, or a hub id such as org/model")
 
@@ -188,11 +190,25 @@ def _existing(path: Path, what: str, command: str) -> Path:
     raise UnavailableError(f"no {what} at {path}: correct the path, or leave it out and run: {command}")
 
 
-def _is_text_model(folder: Path) -> bool:
+def _find_encoder(model: str, revision: str | None, kind: str) -> Path:
+    local = Path(model).expanduser()
+    if local.is_dir():
+        if not _is_encoder(local):
+            raise UnavailableError(f"{model} is no transformers encoder: it needs config.json and *.safetensors")
+        return local
+    if local.is_absolute() or model.startswith((".", "~")):
+        raise UnavailableError(f"no {kind} at {model}: give a folder with config.json and *.safetensors")
+    for folder in _encoder_places(model, revision):
+        if _is_encoder(folder):
+            return folder
+    return _fetch_encoder(model, revision, kind)
+
+
+def _is_encoder(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def _text_model_places(model: str, revision: str | None) -> Iterable[Path]:
+def _encoder_places(model: str, revision: str | None) -> Iterable[Path]:
     if revision is None:  # A pinned commit is looked for where commits are kept: in the hub cache.
         for folder in model_dirs():
             yield folder / model
@@ -211,17 +227,20 @@ def _text_model_places(model: str, revision: str | None) -> Iterable[Path]:
         return
 
 
-def _fetch_text_model(model: str, revision: str | None) -> Path:
+def _fetch_encoder(model: str, revision: str | None, kind: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    command = f"miar fetch {model}"
-    _require_hub(f"text model {model}", command)
+    command = f"miar fetch {model}" + (f"@{revision}" if revision else "")
+    _require_hub(f"{kind} {model}", command)
     try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(TEXT_MODEL_PATTERNS)))
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(ENCODER_PATTERNS)))
     except Exception as error:
-        raise UnavailableError(_not_fetched(f"text model {model}", error, command)) from error
-    if not _is_text_model(folder):
-        raise UnavailableError(f"{model} has no safetensors weights: choose an encoder that has them")
+        raise UnavailableError(_not_fetched(f"{kind} {model}", error, command)) from error
+    if not _is_encoder(folder):
+        raise UnavailableError(
+            f"{model} has no safetensors weights: choose one that has them, a revision of it that has them, or a "
+            "folder to which transformers' save_pretrained wrote it"
+        )
     return folder
 
 

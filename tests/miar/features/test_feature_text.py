@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
 from miar.errors import ConfigError, UnavailableError
-from miar.features import text as text_module
+from miar.features import text_tokens
 from miar.features.configs import TextConfig
 from miar.features.contract import Status
-from miar.features.text import TextEncoderExtractor, prepare, read_pooling, text_feature_set
+from miar.features.text import TextEncoderExtractor, prepare, text_feature_set
 from miar.features.weights import find_text_model
 
 SENTENCES = [
@@ -79,7 +79,9 @@ def test_the_result_does_not_depend_on_the_batch(extractor):
 
 def test_times_are_positions_and_quality_counts(extractor):
     extraction = extractor.extract([SENTENCES[2]])[0]
-    np.testing.assert_array_equal(extraction.times, np.arange(len(extraction.values)))
+    starts = [0, 3, 7, 11, 13, 17, 25, 29, 35, 40, 44, 46, 51, 53, 55, 58, 62, 66]  # "un", "##put", "##down", ...
+    np.testing.assert_array_equal(extraction.times, starts)
+    assert extraction.times.dtype == np.float32
     assert extraction.quality == {
         "quality_tokens": float(len(extraction.values)),
         "quality_windows": 1.0,
@@ -122,13 +124,13 @@ def test_a_window_s_middle_equals_the_encoder_on_that_window(bare):
     np.testing.assert_allclose(values[:26], expected[:26], atol=1e-4)  # 30 less half of the overlap of 7
 
 
-def test_only_beyond_the_stated_limit_is_anything_cut(extractor, monkeypatch):
-    monkeypatch.setattr(text_module, "MAX_TOKENS", 500)
+def test_only_beyond_the_stated_limit_is_anything_cut(extractor, bare, monkeypatch):
+    monkeypatch.setattr(text_tokens, "MAX_TOKENS", 500)
     whole = extractor.extract([LONG])[0]
     cut = whole.quality["quality_truncated_tokens"]
     assert cut > 0
-    assert len(whole.values) + cut == len(extractor._tokenizer.tokenize(LONG))
-    assert len(whole.values) <= 500
+    assert len(whole.values) + cut == len(bare[0].tokenize(LONG))
+    assert len(whole.values) == len(whole.times) == 500
 
 
 @pytest.mark.parametrize("text", [None, "", "   ", "[inaudible]", "XXX", "...", "(laughs)"])
@@ -227,29 +229,9 @@ def test_cls_pooling_takes_the_first_token(folder, tmp_path, bare):
     np.testing.assert_allclose(pooled, hidden_states(bare, SENTENCES[0])[1][6][0], atol=1e-4)
 
 
-def test_a_model_that_says_nothing_is_mean_pooled(tmp_path):
-    assert read_pooling(tmp_path).mode == "mean"
-    assert not read_pooling(tmp_path).normalize
-
-
-def test_other_poolings_are_refused(tmp_path):
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
-    with pytest.raises(ConfigError, match="only mean and cls"):
-        read_pooling(tmp_path)
-
-
 def test_pickled_weights_are_refused(folder, tmp_path):
     copy = tmp_path / "pickled"
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.safetensors"))
     (copy / "pytorch_model.bin").write_bytes(b"\x80\x02.")
     with pytest.raises(UnavailableError, match=r"safetensors"):
         TextEncoderExtractor(TextConfig(model=str(copy)))
-
-
-def test_a_decoder_is_refused(folder, tmp_path):
-    copy = tmp_path / "decoder"
-    shutil.copytree(folder, copy)
-    (copy / "config.json").write_text('{"is_encoder_decoder": true, "hidden_size": 8, "num_hidden_layers": 2}')
-    with pytest.raises(ConfigError, match="not an encoder"):
-        text_feature_set(TextConfig(model=str(copy)))
