@@ -21,6 +21,7 @@ from miar.pipeline.targets import Target, for_each, open_store, refresh_targets
 from storage import Store
 from tasks.commit import commit_shard
 from tasks.extract import close_pool, draining, extract_shard
+from tasks.segment import segment_files
 
 
 # Shards have threads of their own, as many as the job has worker processes.
@@ -58,9 +59,16 @@ def refresh_features(
 
 
 def _plan_and_run(store: Store, config: PipelineConfig, target: Target, retry_failed: bool) -> dict[str, Any]:
-    plan = plan_refresh(
-        store, target.configured(config), root=target.root, corpus_id=target.corpus_id, retry_failed=retry_failed
-    )
+    config = target.configured(config)
+    if target.root is not None and config.corpus.needs_segmentation:
+        segment_files(
+            store.uri,
+            config.model_dump(mode="json"),
+            target.root,
+            corpus_id=target.corpus_id,
+            retry_failed=retry_failed,
+        )
+    plan = plan_refresh(store, config, root=target.root, corpus_id=target.corpus_id, retry_failed=retry_failed)
     return _run(store, lay_out(store, plan))
 
 

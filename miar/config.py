@@ -44,7 +44,10 @@ class SplitConfig(_Section):
     seed: int = 0
 
 
-class SpeechConfig(_Section):
+SegmentBy = Literal["auto", "manifest", "transcript", "speech", "windows", "file"]
+
+
+class ListeningConfig(_Section):
     """How speech is found, and recognised, in files without a transcript (``segment_by: speech``)."""
 
     recognizer: str | None = None
@@ -67,11 +70,11 @@ class CorpusConfig(_Section):
 
     corpus_id: str | None = None
     """Name of the corpus in the store; default: the folder's name."""
-    segment_by: Literal["auto", "manifest", "transcript", "speech", "windows", "file"] = "auto"
+    segment_by: SegmentBy = "auto"
     """``auto``: by the manifest where there is one, else by transcript segments, else each file is one clip.
     ``speech``: by transcript segments, and where there is no transcript by listening. ``windows``: each file into parts
     of ``window_s``."""
-    speech: SpeechConfig = SpeechConfig()
+    listening: ListeningConfig = ListeningConfig()
     window_s: float = Field(default=10.0, ge=0.5, le=3600)
     manifest: str | None = None
     """Table of clips (csv or Parquet), relative to the root; default: ``manifest.csv`` or ``manifest.parquet``."""
@@ -83,6 +86,11 @@ class CorpusConfig(_Section):
     follow_outside_links: bool = False
     """Whether links may lead out of the corpus root."""
     limits: MediaLimits = MediaLimits()
+
+    @property
+    def needs_segmentation(self) -> bool:
+        """Whether clips come from anything but tables, transcripts and whole files."""
+        return self.segment_by in ("speech", "windows")
 
 
 class ExecutionConfig(_Section):

@@ -67,6 +67,8 @@ def _show(plan: dict[str, Any]) -> None:
         f"{counted(plan['retried'], 'extraction')} that failed before would be tried again, "
         f"{plan['given_up']} are given up; {counted(plan['problems'], 'problem')} in the corpus"
     )
+    if plan["unsegmented"]:
+        warn(f"{counted(plan['unsegmented'], 'file')} would be cut into clips first; nothing of them is counted yet")
     _show_estimate(plan["shards"], plan["estimate"])
     for why in plan["unavailable"].values():
         warn(why)

@@ -55,9 +55,12 @@ def refresh(
         opened = open_store(store, corpus)
 
         def run(target: Target) -> dict[str, Any]:
+            configured = target.configured(settings)
+            if target.root is not None and configured.corpus.needs_segmentation:
+                _segment(opened, configured, target, retry_failed)
             plan = plan_refresh(
                 opened,
-                target.configured(settings),
+                configured,
                 root=target.root,
                 corpus_id=target.corpus_id,
                 retry_failed=retry_failed,
@@ -68,6 +71,21 @@ def refresh(
         _show_results(opened, results, json=json)
     if error is not None:
         raise error
+
+
+def _segment(store: Any, settings: Any, target: Any, retry_failed: bool) -> None:
+    """Cut what nobody has cut, here and without Prefect: the plan needs to know the clips."""
+    from miar.cli.console import progress
+    from miar.pipeline.segmentation import segment_corpus
+
+    assert target.root is not None
+    with progress():
+        done = segment_corpus(store, settings, target.root, target.corpus_id, retry_failed=retry_failed)
+    if done.files:
+        cut = f"{counted(done.files, 'file')} cut into {counted(done.segments, 'segment')}"
+        say(f"{cut}; {counted(done.failed, 'file')} could not be cut" if done.failed else cut)
+    if done.warning is not None:
+        warn(done.warning)
 
 
 def _show_results(store: Any, results: list[dict[str, Any]], *, json: bool) -> None:

@@ -31,6 +31,7 @@ def list_corpus(
     config: CorpusConfig,
     known_splits: Mapping[str, str] | None = None,
     remembered: Remembered | None = None,
+    segmenter: int | None = None,
 ) -> CorpusListing:
     """Read a corpus, once, without opening its media.
 
@@ -40,25 +41,29 @@ def list_corpus(
         known_splits: Earlier assignments, which new files do not change: group, ``video_id``, ``speaker`` or
             ``clip_id`` -> ``train``, ``valid`` or ``test``.
         remembered: Transcripts as they were read before; those whose file is still as it was are not read again.
+        segmenter: Number of what cuts the files, where ``segment_by`` is ``speech`` or ``windows``: what it found is
+            read like a transcript, and the files that it has not cut yet are in the listing's ``unsegmented``.
 
     Raises:
         CorpusError: the corpus as a whole cannot be used: no such folder, nothing in it, a table without the columns
             it needs. What is wrong with single files is in the listing's ``problems``.
     """
+    if config.needs_segmentation and segmenter is None:
+        raise ValueError(f"who cuts the files by {config.segment_by}? Give the segmenter's number")
     files = find_files(root, follow_outside_links=config.follow_outside_links)
     corpus_id = config.corpus_id or corpus_name(root)
     manifest, manifest_path = _find_table(root, files, config.manifest, "manifest")
     labels, labels_path = _find_table(root, files, config.labels, "labels")
     pairing = Pairing(files, [path for path in (manifest_path, labels_path) if path])
     words = Words(root, files.found, remembered or Remembered())
-    cut = _cut(corpus_id, pairing, words, config, manifest)
+    cut = _cut(corpus_id, pairing, words, config, manifest, segmenter)
     book = LabelBook(cut.clips)
     if manifest is not None and cut.manifest_rows is not None:
         book.add_rows(manifest, cut.manifest_rows, np.arange(len(cut.manifest_rows)))
     if labels is not None:
         book.add_table(labels)
     label_table = book.close()
-    if not book.clips.num_rows:
+    if not book.clips.num_rows and not cut.unsegmented:
         raise CorpusError(_nothing_usable(root, files, cut))
     splits = splits_of(book.clips, config.split, known_splits)
     clips = book.clips.set_column(book.clips.schema.get_field_index("split"), "split", splits)
@@ -71,15 +76,23 @@ def list_corpus(
         label_table=label_table if order is None else _moved(label_table, order),
         problems=[*files.problems, *cut.problems, *book.problems],
         read=words.news(),
+        unsegmented=[files.found[path] for path in cut.unsegmented],
     )
 
 
-def _cut(corpus_id: str, pairing: Pairing, words: Words, config: CorpusConfig, manifest: Table | None) -> Cut:
+def _cut(
+    corpus_id: str,
+    pairing: Pairing,
+    words: Words,
+    config: CorpusConfig,
+    manifest: Table | None,
+    segmenter: int | None,
+) -> Cut:
     if config.segment_by == "manifest" and manifest is None:
         raise CorpusError("clips are to be cut by a manifest, and there is no manifest.csv or manifest.parquet")
     if manifest is not None and config.segment_by in ("auto", "manifest"):
         return cut_by_manifest(corpus_id, pairing, words, manifest)
-    return cut_files(corpus_id, pairing, words, config.segment_by)
+    return cut_files(corpus_id, pairing, words, config.segment_by, segmenter)
 
 
 def _in_order(clips: pa.Table) -> np.ndarray | None:

@@ -12,9 +12,9 @@ from miar.corpus.pairing import Pairing
 from miar.corpus.paths import escape_path, inside_root, is_url
 from miar.corpus.segments import Cut, Pieces
 from miar.corpus.tables import Table
-from miar.corpus.words import Words, cues_of, speaker_of, text_of
+from miar.corpus.words import Words, cues_of, cues_within, speaker_of, text_of
 from miar.errors import CorpusError
-from miar.media.transcripts import LONGEST_MS, Cue
+from miar.media.transcripts import LONGEST_MS
 from storage.arrow import pc
 
 _MOST_SEGMENTS = 2**31
@@ -160,7 +160,7 @@ def _with_cues(
     rows.problems += [(int(kept[lacking[first[at]]]), problem) for at, problem in spoken.problems]
     cues_in = {file: cues_of(row) for file, row in zip(files.tolist(), spoken.rows.to_pylist(), strict=True)}
     within = [
-        _cues_within(cues_in[file], start, None if end == NOWHERE else end)
+        cues_within(cues_in[file], start, None if end == NOWHERE else end)
         for file, start, end in zip(*(part[kept[lacking]].tolist() for part in _parts(rows)), strict=True)
     ]
     at = np.full(len(kept), NOWHERE)
@@ -172,19 +172,6 @@ def _with_cues(
 
 def _parts(rows: _Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows.file_at, rows.start_ms, rows.end_ms
-
-
-def _cues_within(cues: Sequence[Cue], start_ms: int, end_ms: int | None) -> list[Cue]:
-    """Cues whose middle lies in a part of the file; one without times belongs to the whole file alone."""
-    is_whole = start_ms == 0 and end_ms is None
-    return [cue for cue in cues if is_whole or _middle_in(cue, start_ms, end_ms)]
-
-
-def _middle_in(cue: Cue, start_ms: int, end_ms: int | None) -> bool:
-    if cue.end_ms is None:
-        return False
-    middle_ms = (cue.start_ms + cue.end_ms) / 2
-    return start_ms <= middle_ms and (end_ms is None or middle_ms < end_ms)
 
 
 def _segments(table: Table) -> pa.Array:

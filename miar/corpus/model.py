@@ -134,6 +134,8 @@ class CorpusListing:
     label_table: pa.Table = field(default_factory=LABEL_COLUMNS.empty_table)
     problems: list[CorpusProblem] = field(default_factory=list)
     read: Read = field(default_factory=Read)
+    unsegmented: list[Source] = field(default_factory=list)
+    """Files that a segmenter has to cut before there are clips of them."""
 
     @property
     def clips(self) -> list[Clip]:

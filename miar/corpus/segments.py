@@ -1,17 +1,18 @@
-"""Cut a corpus into clips by its files: by transcript segments where there are any, else a whole file each."""
+"""Cut a corpus into clips by its files: by transcript segments, by what a segmenter found, or a whole file each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from miar.corpus.columns import clip_ids, positions, whole
+from miar.config import SegmentBy
+from miar.corpus.columns import clip_ids, mask, positions, whole
 from miar.corpus.model import CLIP_COLUMNS, CorpusProblem
 from miar.corpus.pairing import Pairing
-from miar.corpus.paths import escape_path, stem_of
-from miar.corpus.words import Spoken, Words, cues_of, has_times, speaker_of, text_of
+from miar.corpus.paths import stem_of
+from miar.corpus.words import Spoken, Words, cues_of, cues_within, has_times, speaker_of, text_of
 from storage.arrow import pc
 
 
@@ -24,6 +25,8 @@ class Cut:
     problems: list[CorpusProblem]
     manifest_rows: np.ndarray | None = None
     """(n_clips,) the manifest row of each clip; ``None`` where there is no manifest."""
+    unsegmented: list[str] = field(default_factory=list)
+    """Files that a segmenter has to cut before there are clips of them."""
 
 
 class Pieces:
@@ -34,6 +37,10 @@ class Pieces:
         self._known_paths = known_paths
         self.paths = pa.array(known_paths, pa.string())
         self._stems = pa.array([stem_of(path) for path in known_paths], pa.string())
+
+    def path(self, at: int) -> str:
+        """As it is known in tables."""
+        return self._known_paths[at]
 
     def clips(self, file_at: np.ndarray, start_ms: pa.Array, end_ms: pa.Array, **facts: pa.Array) -> pa.Table:
         """(n,) clips.
@@ -78,28 +85,74 @@ class Pieces:
         )
 
 
-def cut_files(
-    corpus_id: str, pairing: Pairing, words: Words, segment_by: Literal["auto", "manifest", "transcript", "file"]
-) -> Cut:
-    """Clips by transcript segments where there are any (and they are wanted), else one clip per file."""
+def cut_files(corpus_id: str, pairing: Pairing, words: Words, segment_by: SegmentBy, segmenter: int | None) -> Cut:
+    """Clips by transcript segments where there are any (and they are wanted), by what a segmenter found, or whole
+    files.
+
+    ``segmenter``: the number of the one whose cuts are wanted.
+    """
     paths, twins = pairing.without_twins()
     pieces = Pieces(corpus_id, [pairing.files[path].path for path in paths])
     has_words = np.array([path in pairing.transcript_of for path in paths], bool)
     owners, silent = np.flatnonzero(has_words), np.flatnonzero(~has_words)
     speaking = [paths[at] for at in owners.tolist()]
     spoken = words.read([pairing.transcript_of[path] for path in speaking], speaking)
-    timed = has_times(spoken.rows) & (segment_by in ("auto", "transcript"))
-    problems = [*pairing.problems, *(problem for _, problem in spoken.problems)]
-    parts = [pieces.segments(owners[timed], spoken.rows.filter(pa.array(timed)))]
-    if segment_by == "transcript":
-        message = "clips are to be cut by transcripts, and this file has none"
-        problems += [CorpusProblem(escape_path(paths[at]), "no_transcript", message) for at in silent.tolist()]
+    cut = Cut(CLIP_COLUMNS.empty_table(), [*pairing.problems, *(problem for _, problem in spoken.problems)])
+    if segment_by == "windows" and segmenter is not None and pairing.media:
+        parts = [_by_segmenter(pieces, np.arange(len(paths)), paths, words, segmenter, cut)]
+        parts[0] = _with_words(parts[0], pieces, dict(zip(owners.tolist(), spoken.rows.to_pylist(), strict=True)))
     else:
-        parts.append(pieces.whole_files(silent))
-    parts.append(_spoken_files(pieces, owners, spoken, np.flatnonzero(~timed & spoken.readable)))
+        timed = has_times(spoken.rows) & (segment_by != "file")
+        parts = [
+            pieces.segments(owners[timed], spoken.rows.filter(pa.array(timed))),
+            _spoken_files(pieces, owners, spoken, np.flatnonzero(~timed & spoken.readable)),
+        ]
+        if segment_by == "transcript":
+            message = "clips are to be cut by transcripts, and this file has none"
+            cut.problems += [CorpusProblem(pieces.path(at), "no_transcript", message) for at in silent.tolist()]
+        elif segment_by == "speech" and segmenter is not None:
+            parts.append(_by_segmenter(pieces, silent, paths, words, segmenter, cut))
+        else:
+            parts.append(pieces.whole_files(silent))
     clips = pa.concat_tables(parts)
     in_order = np.argsort(positions(whole(clips["path"]), pieces.paths), kind="stable")
-    return Cut(clips.take(pa.array(in_order)), [*problems, *twins])
+    cut.clips = clips.take(pa.array(in_order))
+    cut.problems += twins
+    return cut
+
+
+def _by_segmenter(
+    pieces: Pieces, file_at: np.ndarray, paths: Sequence[str], words: Words, segmenter: int, cut: Cut
+) -> pa.Table:
+    """What a segmenter found in these files; one in which it found nobody speak is a clip as a whole.
+
+    Those that it has not seen yet, and those that it could not cut, are noted in ``cut``.
+    """
+    chosen = [paths[int(at)] for at in file_at]
+    rows, seen = words.segmented(chosen, segmenter)
+    cut.unsegmented += [path for path, known in zip(chosen, seen, strict=True) if not known]
+    file_at = file_at[seen]
+    failed = mask(pc.greater(pc.list_value_length(rows["problems"]), 0)) if len(file_at) else np.zeros(0, bool)
+    for at in np.flatnonzero(failed).tolist():
+        cut.problems.append(CorpusProblem(pieces.path(file_at[at]), "not_segmented", rows["problems"][at].as_py()[0]))
+    found = has_times(rows)
+    return pa.concat_tables(
+        [
+            pieces.segments(file_at[found], rows.filter(pa.array(found))),
+            pieces.whole_files(file_at[~found & ~failed]),
+        ]
+    )
+
+
+def _with_words(clips: pa.Table, pieces: Pieces, transcript_of: dict[int, dict[str, Any]]) -> pa.Table:
+    """Windows, with what is said in each: the cues whose middle lies in it."""
+    cues = {pieces.path(at): cues_of(row) for at, row in transcript_of.items()}
+    rows = clips.select(["path", "start_ms", "end_ms"]).to_pylist()
+    within = [cues_within(cues.get(row["path"], ()), row["start_ms"], row["end_ms"]) for row in rows]
+    for name, said in (("text", text_of), ("speaker", speaker_of)):
+        column = pa.array([said(found) for found in within], pa.string())
+        clips = clips.set_column(clips.schema.get_field_index(name), name, column)
+    return clips
 
 
 def _spoken_files(pieces: Pieces, owners: np.ndarray, spoken: Spoken, chosen: np.ndarray) -> pa.Table:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from miar.corpus.columns import mask, whole
+from miar.corpus.columns import NOWHERE, mask, whole
 from miar.corpus.model import TRANSCRIPT_COLUMNS, WORD_COLUMNS, CorpusProblem, Read, Remembered, Source
 from miar.corpus.sources import read_bytes
 from miar.media.errors import MediaError, TranscriptError
 from miar.media.transcripts import READER_VERSION, Cue, Transcript, Word, read_transcript
+from miar.segmentation.segments import Segments
 from storage.arrow import pc
 
 SETTLED_NS = 2_000_000_000
@@ -78,6 +79,18 @@ class Words:
         readable[list(unreadable)] = False
         return Spoken(rows, readable, list(_problems(rows, unreadable)))
 
+    def segmented(self, paths: Sequence[str], segmenter: int) -> tuple[pa.Table, np.ndarray]:
+        """How the segmenter of this number cut the files ``paths``: rows of :data:`TRANSCRIPT_COLUMNS`, in their order
+        but without those that it has not cut as they are now, and (n_files,) whether it has."""
+        rows = np.array([self._row_of(path, segmenter) for path in paths], np.int64)
+        there = rows >= 0
+        return self._remembered.take(pa.array(rows[there])).combine_chunks(), there
+
+    def _row_of(self, path: str, segmenter: int) -> int:
+        source = self._files[path]
+        row, stamp = self._known.get(source.path, (NOWHERE, None))
+        return row if stamp == _stamp(source, segmenter) else NOWHERE
+
     def news(self) -> Read:
         """What was read anew and may be recalled the next time, and what is no longer there."""
         here = {source.path for source in self._files.values()}
@@ -123,6 +136,20 @@ class Words:
             self._wordless.add(file)
 
 
+def segment_row(source: Source, found: Segments | str, segmenter: int) -> dict[str, Any]:
+    """A row of :data:`TRANSCRIPT_COLUMNS` that says how a file was cut, or why it could not be."""
+    parts = found.segments if isinstance(found, Segments) else []
+    return {
+        **dict(zip(("size", "mtime_ns", "etag", "reader"), _stamp(source, segmenter), strict=True)),
+        "path": source.path,
+        "starts": [part.start_ms for part in parts],
+        "ends": [part.end_ms for part in parts],
+        "texts": [part.text for part in parts],
+        "speakers": [None for _ in parts],
+        "problems": [] if isinstance(found, Segments) else [found],
+    }
+
+
 def word_row(path: str, transcript: str, words: Sequence[Word], language: str | None = None) -> dict[str, Any]:
     """A row of :data:`WORD_COLUMNS`."""
     return {
@@ -160,6 +187,19 @@ def speaker_of(cues: Sequence[Cue]) -> str | None:
     return speakers.pop() if len(speakers) == 1 else None
 
 
+def cues_within(cues: Sequence[Cue], start_ms: int, end_ms: int | None) -> list[Cue]:
+    """Cues whose middle lies in a part of the file; one without times belongs to the whole file alone."""
+    is_whole = start_ms == 0 and end_ms is None
+    return [cue for cue in cues if is_whole or _middle_in(cue, start_ms, end_ms)]
+
+
+def _middle_in(cue: Cue, start_ms: int, end_ms: int | None) -> bool:
+    if cue.end_ms is None:
+        return False
+    middle_ms = (cue.start_ms + cue.end_ms) / 2
+    return start_ms <= middle_ms and (end_ms is None or middle_ms < end_ms)
+
+
 def _problems(rows: pa.Table, unreadable: Mapping[int, str]) -> Iterator[tuple[int, CorpusProblem]]:
     bad_cues = mask(pc.fill_null(pc.greater(pc.list_value_length(rows["problems"]), 0), False))
     empty = mask(pc.fill_null(pc.equal(pc.list_value_length(rows["texts"]), 0), False))
@@ -178,8 +218,8 @@ def _problems(rows: pa.Table, unreadable: Mapping[int, str]) -> Iterator[tuple[i
             yield at, CorpusProblem(path, "empty_transcript", message)
 
 
-def _stamp(source: Source) -> list[Any]:
-    return [source.size, source.mtime_ns, source.etag, READER_VERSION]
+def _stamp(source: Source, reader: int = READER_VERSION) -> list[Any]:
+    return [source.size, source.mtime_ns, source.etag, reader]
 
 
 def _is_stamped(source: Source) -> bool:

@@ -96,8 +96,43 @@ PACKAGED_TEXT_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minil
 """Hub id -> installed package that carries the model, and the folder in it."""
 
 _LOOKED = "nothing was downloaded to find that out"
-ENCODER_PATTERNS = ("*.json", "*.txt", "*.safetensors", "*.model")
-"""What is downloaded of an encoder, in its folders as well (a star crosses slashes): never pickled weights."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of model that is a folder of files, and a repository on the hub."""
+
+    name: str
+    needs: tuple[str, ...]
+    """Patterns of files without which it is none."""
+    patterns: tuple[str, ...]
+    """What is downloaded, in its folders as well (a star crosses slashes): never pickled weights."""
+    lacking: str
+    """What to do about a repository that lacks what is needed."""
+    prefix: str = ""
+    """Before its name, for ``miar fetch``."""
+
+    def is_whole(self, folder: Path) -> bool:
+        return all(any(folder.glob(pattern)) for pattern in self.needs)
+
+
+def _encoder(name: str) -> _Kind:
+    return _Kind(
+        name,
+        needs=("config.json", "*.safetensors"),
+        patterns=("*.json", "*.txt", "*.safetensors", "*.model"),
+        lacking="choose one that has them, a revision of it that has them, or a folder to which transformers' "
+        "save_pretrained wrote it",
+    )
+
+
+_WHISPER = _Kind(
+    "speech recogniser",
+    needs=("config.json", "tokenizer.json", "model.bin"),
+    patterns=("*.json", "*.txt", "model.bin"),
+    lacking="choose one in the form of CTranslate2, or convert it: ct2-transformers-converter",
+    prefix="whisper:",
+)
 
 
 def find_pinned(pinned: PinnedFile, path: str | None = None) -> Path:
@@ -123,7 +158,7 @@ def find_text_model(model: str, revision: str | None = None) -> Path:
     Raises:
         UnavailableError: it is nowhere and cannot be downloaded, or it has no safetensors weights.
     """
-    return _find_encoder(model, revision, "text model")
+    return _find_model(model, revision, _encoder("text model"))
 
 
 def find_speech_model(model: str, revision: str | None = None) -> Path:
@@ -132,7 +167,23 @@ def find_speech_model(model: str, revision: str | None = None) -> Path:
     Raises:
         UnavailableError: as :func:`find_text_model`.
     """
-    return _find_encoder(model, revision, "speech model")
+    return _find_model(model, revision, _encoder("speech model"))
+
+
+def find_whisper(model: str) -> Path:
+    """The folder of a Whisper model in the form of CTranslate2 (``model.bin``, ``config.json``, ``tokenizer.json``).
+
+    Args:
+        model: a size (``small``), a hub id or a local folder.
+
+    Raises:
+        UnavailableError: it is nowhere and cannot be downloaded.
+    """
+    return _find_model(_whisper_name(model), None, _WHISPER)
+
+
+def _whisper_name(model: str) -> str:
+    return model if "/" in model or Path(model).expanduser().is_dir() else f"Systran/faster-whisper-{model}"
 
 
 def find_pyfeat(detector: str, folder: str | None = None) -> dict[HubFile, Path]:
@@ -152,8 +203,8 @@ def find_pyfeat(detector: str, folder: str | None = None) -> dict[HubFile, Path]
 def fetch(name: str, progress: Progress | None = None) -> Path:
     """Download a model by name, and return where it is: what ``miar fetch NAME`` does.
 
-    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, or the hub id of an encoder of words or of sound,
-    with ``@`` and a revision where one is wanted.
+    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, ``whisper:`` and a size or hub id, or the hub id of an
+    encoder of words or of sound, with ``@`` and a revision where one is wanted.
 
     Raises:
         UnavailableError: unknown name, no network, or a wrong checksum (the file is not kept).
@@ -163,10 +214,12 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     if name in PYFEAT_FILES:
         files = [_hub_download(file, name) for file in PYFEAT_FILES[name]]
         return files[0].parent
+    if name.startswith(_WHISPER.prefix):
+        return _fetch_model(_whisper_name(name.removeprefix(_WHISPER.prefix)), None, _WHISPER)
     if "/" in name:
         model, _, revision = name.partition("@")
-        return _fetch_encoder(model, revision or None, "model")
-    known = ", ".join([*PINNED, *PYFEAT_FILES])
+        return _fetch_model(model, revision or None, _encoder("model"))
+    known = ", ".join([*PINNED, *PYFEAT_FILES, "whisper:small"])
     raise UnavailableError(f"no model is called {name}: use one of {known}, or a hub id such as org/model")
 
 
@@ -190,25 +243,22 @@ def _existing(path: Path, what: str, command: str) -> Path:
     raise UnavailableError(f"no {what} at {path}: correct the path, or leave it out and run: {command}")
 
 
-def _find_encoder(model: str, revision: str | None, kind: str) -> Path:
+def _find_model(model: str, revision: str | None, kind: _Kind) -> Path:
     local = Path(model).expanduser()
+    needs = " and ".join(kind.needs)
     if local.is_dir():
-        if not _is_encoder(local):
-            raise UnavailableError(f"{model} is no transformers encoder: it needs config.json and *.safetensors")
+        if not kind.is_whole(local):
+            raise UnavailableError(f"{model} is no {kind.name}: it needs {needs}")
         return local
     if local.is_absolute() or model.startswith((".", "~")):
-        raise UnavailableError(f"no {kind} at {model}: give a folder with config.json and *.safetensors")
-    for folder in _encoder_places(model, revision):
-        if _is_encoder(folder):
+        raise UnavailableError(f"no {kind.name} at {model}: give a folder with {needs}")
+    for folder in _model_places(model, revision):
+        if kind.is_whole(folder):
             return folder
-    return _fetch_encoder(model, revision, kind)
+    return _fetch_model(model, revision, kind)
 
 
-def _is_encoder(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-
-
-def _encoder_places(model: str, revision: str | None) -> Iterable[Path]:
+def _model_places(model: str, revision: str | None) -> Iterable[Path]:
     if revision is None:  # A pinned commit is looked for where commits are kept: in the hub cache.
         for folder in model_dirs():
             yield folder / model
@@ -227,20 +277,17 @@ def _encoder_places(model: str, revision: str | None) -> Iterable[Path]:
         return
 
 
-def _fetch_encoder(model: str, revision: str | None, kind: str) -> Path:
+def _fetch_model(model: str, revision: str | None, kind: _Kind) -> Path:
     from huggingface_hub import snapshot_download
 
-    command = f"miar fetch {model}" + (f"@{revision}" if revision else "")
-    _require_hub(f"{kind} {model}", command)
+    command = f"miar fetch {kind.prefix}{model}" + (f"@{revision}" if revision else "")
+    _require_hub(f"{kind.name} {model}", command)
     try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(ENCODER_PATTERNS)))
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(kind.patterns)))
     except Exception as error:
-        raise UnavailableError(_not_fetched(f"{kind} {model}", error, command)) from error
-    if not _is_encoder(folder):
-        raise UnavailableError(
-            f"{model} has no safetensors weights: choose one that has them, a revision of it that has them, or a "
-            "folder to which transformers' save_pretrained wrote it"
-        )
+        raise UnavailableError(_not_fetched(f"{kind.name} {model}", error, command)) from error
+    if not kind.is_whole(folder):
+        raise UnavailableError(f"{model} lacks {' or '.join(kind.needs)}: {kind.lacking}")
     return folder
 
 

@@ -17,6 +17,7 @@ from miar.corpus.columns import NOWHERE, mask, positions, replaced, same, taken,
 from miar.corpus.model import TRANSCRIPT_COLUMNS, CorpusListing, CorpusProblem, Read, Remembered, media_hash, text_hash
 from miar.corpus.paths import escape_path
 from miar.errors import CorpusError
+from miar.media.transcripts import READER_VERSION
 from miar.pipeline.fingerprints import SOURCE_COLUMNS, fingerprinted_sources
 from storage import CLIPS, FAILURES, LABELS, TRANSCRIPTS, WORDS, Store, TableSpec
 from storage.arrow import pc
@@ -53,14 +54,23 @@ def known_clips(store: Store, corpus_id: str) -> pa.Table:
     return store.table(CLIPS).read(columns=_SAID, filter=pc.field("corpus_id") == corpus_id)
 
 
-def remembered(store: Store, corpus_id: str) -> Remembered:
-    """The transcripts of one corpus as they were read before."""
+def remembered(store: Store, corpus_id: str, *, retry_failed: bool = False) -> Remembered:
+    """The transcripts of one corpus as they were read before; with ``retry_failed`` without files that could not be
+    cut, which are cut anew then."""
     own = pc.field("corpus_id") == corpus_id
     timed = store.table(WORDS).read(columns=["path", "transcript"], filter=own)
-    return Remembered(
-        store.table(TRANSCRIPTS).read(columns=TRANSCRIPT_COLUMNS.names, filter=own),
-        dict(zip(*(timed[name].to_pylist() for name in timed.column_names), strict=True)),
-    )
+    transcripts = store.table(TRANSCRIPTS).read(columns=TRANSCRIPT_COLUMNS.names, filter=own)
+    if retry_failed:
+        could_not = (pc.list_value_length(pc.field("problems")) > 0) & (pc.field("reader") != READER_VERSION)
+        transcripts = transcripts.filter(~could_not)
+    return Remembered(transcripts, dict(zip(*(timed[name].to_pylist() for name in timed.column_names), strict=True)))
+
+
+def remember(store: Store, corpus_id: str, run_id: str, transcripts: pa.Table, words: pa.Table) -> None:
+    """Commit rows of transcripts and of words, in place of what is there of their paths."""
+    said = set(words["path"].to_pylist())
+    wordless = [path for path in transcripts["path"].to_pylist() if path not in said]
+    _merge_read(store, corpus_id, run_id, Read(transcripts, [], words, wordless))
 
 
 def known_splits(known: pa.Table) -> dict[str, str]:
@@ -101,20 +111,22 @@ def apply(store: Store, changes: CatalogueChanges, run_id: str) -> None:
         store.table(CLIPS).merge(_stamped(changes.clips, CLIPS, updated_at=now, run_id=run_id))
     if changes.labels.num_rows or changes.dropped_labels is not None:
         store.table(LABELS).merge(changes.labels, delete_keys=changes.dropped_labels)
-    # Words first: a transcript that is remembered is not read for them again.
-    for spec, rows, gone in (
-        (WORDS, changes.read.words, changes.read.words_gone),
-        (TRANSCRIPTS, changes.read.transcripts, changes.read.transcripts_gone),
-    ):
-        if rows.num_rows or gone:
-            dropped = pa.table(
-                {"corpus_id": pa.repeat(changes.corpus_id, len(gone)), "path": pa.array(gone, pa.string())}
-            )
-            stamped = _stamped(rows, spec, corpus_id=changes.corpus_id, run_id=run_id)
-            store.table(spec).merge(stamped, delete_keys=dropped)
+    _merge_read(store, changes.corpus_id, run_id, changes.read)
     if changes.failures or changes.mended is not None:
         failed = [row | {"run_id": run_id, "failed_at": now} for row in changes.failures]
         store.table(FAILURES).merge(pa.Table.from_pylist(failed, schema=FAILURES.schema), delete_keys=changes.mended)
+
+
+def _merge_read(store: Store, corpus_id: str, run_id: str, read: Read) -> None:
+    """Words first: a transcript that is remembered is not read for them again."""
+    for spec, rows, gone in (
+        (WORDS, read.words, read.words_gone),
+        (TRANSCRIPTS, read.transcripts, read.transcripts_gone),
+    ):
+        if rows.num_rows or gone:
+            dropped = pa.table({"corpus_id": pa.repeat(corpus_id, len(gone)), "path": pa.array(gone, pa.string())})
+            stamped = _stamped(rows, spec, corpus_id=corpus_id, run_id=run_id)
+            store.table(spec).merge(stamped, delete_keys=dropped)
 
 
 def _stamped(rows: pa.Table, spec: TableSpec, **stamps: Any) -> pa.Table:

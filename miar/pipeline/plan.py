@@ -13,6 +13,7 @@ import numpy as np
 
 from miar.config import PipelineConfig
 from miar.corpus.listing import corpus_name, list_corpus
+from miar.corpus.model import CorpusListing
 from miar.errors import ConfigError, UnavailableError
 from miar.features.configs import ExtractorConfig
 from miar.features.contract import FeatureSet
@@ -23,6 +24,7 @@ from miar.pipeline.cutting import Work, cut_shards
 from miar.pipeline.runs import new_run_id
 from miar.pipeline.shards import Shard, names_of
 from miar.pipeline.staleness import find_stale
+from miar.segmentation.segmenter import segmenter_id, segmenter_of
 from storage import Store
 from storage.arrow import pc
 
@@ -43,6 +45,8 @@ class RefreshPlan:
     unavailable: dict[str, str]
     """Extractor -> why it is left out, and the command that mends it."""
     changes: CatalogueChanges
+    unsegmented: int = 0
+    """Files that have to be cut into clips first: nothing of them is counted yet."""
     shards: list[Shard] = field(default_factory=list)
     seconds: float = 0.0
     """What the shards will take one worker, by rough constants."""
@@ -81,6 +85,7 @@ class RefreshPlan:
             "changed": changes.changed,
             "gone": changes.gone,
             "problems": changes.problems,
+            "unsegmented": self.unsegmented,
             "feature_sets": {name: table for table, name in names.items()},
             "to_extract": {names[table]: count for table, count in self.wanted.items()},
             "up_to_date": {names[table]: count for table, count in self.up_to_date.items()},
@@ -162,18 +167,23 @@ def plan_feature_sets(
     """
     _refuse_twins(feature_sets)
     if root is not None:
-        changes, corpus_id = _read_corpus(store, config, root, corpus_id)
+        listing = listed_corpus(store, config, root, corpus_id)
+        changes = catalogue.compare(
+            store, listing, catalogue.known_clips(store, listing.corpus_id), config.corpus.max_lost_share
+        )
+        unsegmented = len(listing.unsegmented)
     else:
         assert corpus_id is not None
-        changes = _imported_corpus(store, corpus_id)
+        changes, unsegmented = _imported_corpus(store, corpus_id), 0
     plan = RefreshPlan(
         run_id=new_run_id("refresh"),
-        corpus_id=corpus_id,
+        corpus_id=changes.corpus_id,
         root=root,
         config=config,
         feature_sets=feature_sets,
         unavailable={},
         changes=changes,
+        unsegmented=unsegmented,
     )
     found = find_stale(store, plan.corpus_id, changes.live, feature_sets, has_media=root is not None, adopt=adopt)
     stale: dict[str, np.ndarray] = {}
@@ -201,14 +211,24 @@ def _refuse_twins(feature_sets: list[FeatureSet]) -> None:
             )
 
 
-def _read_corpus(
-    store: Store, config: PipelineConfig, root: str, corpus_id: str | None
-) -> tuple[CatalogueChanges, str]:
+def listed_corpus(
+    store: Store, config: PipelineConfig, root: str, corpus_id: str | None, *, retry_failed: bool = False
+) -> CorpusListing:
+    """The corpus as it is now, read with what the store remembers of it; ``retry_failed``: but for failed cuts.
+
+    Raises:
+        CorpusError, UnavailableError: see :func:`list_corpus` and :func:`segmenter_of`.
+    """
     corpus_id = corpus_id or config.corpus.corpus_id or corpus_name(root)
     corpus = config.corpus.model_copy(update={"corpus_id": corpus_id})
-    known = catalogue.known_clips(store, corpus_id)
-    listing = list_corpus(root, corpus, catalogue.known_splits(known), catalogue.remembered(store, corpus_id))
-    return catalogue.compare(store, listing, known, corpus.max_lost_share), corpus_id
+    segmenter, _ = segmenter_of(corpus)
+    return list_corpus(
+        root,
+        corpus,
+        catalogue.known_splits(catalogue.known_clips(store, corpus_id)),
+        catalogue.remembered(store, corpus_id, retry_failed=retry_failed),
+        None if segmenter is None else segmenter_id(segmenter),
+    )
 
 
 def _imported_corpus(store: Store, corpus_id: str) -> CatalogueChanges:

@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miar.config import MediaLimits, SpeechConfig
+from miar.config import ListeningConfig, MediaLimits
 from miar.features.checksums import sha256_of
-from miar.features.weights import find_hub_model
+from miar.features.weights import find_whisper
 from miar.media.decode import MediaFile
 from miar.media.transcripts import Word
 from miar.segmentation.segments import Segment, Segments
-from miar.segmentation.sound import carried_over, pieces
+from miar.segmentation.sound import SAMPLE_RATE, carried_over, pieces
 from miar.segmentation.voice import detector_options, faster_whisper_version, whole_ms
 
 METHOD = 1
 """Raised whenever a change here or in ``sound`` changes what comes out."""
-PATTERNS = ("*.json", "*.txt", "*.bin")
 
 Heard = tuple[float, float, str, tuple[tuple[float, float, str], ...]]
 """Start and end in s, what is said, and its words with theirs."""
@@ -32,7 +31,7 @@ Heard = tuple[float, float, str, tuple[tuple[float, float, str], ...]]
 class Recognizer:
     """Speech becomes clips with words. The model is loaded when the first file is heard."""
 
-    def __init__(self, config: SpeechConfig) -> None:
+    def __init__(self, config: ListeningConfig) -> None:
         """
         Raises:
             UnavailableError: faster-whisper is not installed, or the model is nowhere to be had.
@@ -73,35 +72,22 @@ class Recognizer:
             vad_filter=True,
             vad_parameters=detector_options(self._config),
         )
-        heard = [
-            (
-                begin_s + one.start,
-                begin_s + one.end,
-                " ".join(one.text.split()),
-                tuple((begin_s + word.start, begin_s + word.end, word.word.strip()) for word in one.words or ()),
-            )
-            for one in found
-        ]
+        end_s = begin_s + len(samples) / SAMPLE_RATE
+        heard = [_heard(one, begin_s, end_s) for one in found]
         if heard:  # a silent piece says nothing about the language
             self._language = info.language
-        return [one for one in heard if one[2]]
+        # What it hears in the silence that it pads sound with was never said.
+        return [one for one in heard if one[2] and one[0] < end_s]
 
 
-def find_whisper(model: str) -> Path:
-    """The folder of a Whisper model in CTranslate2's form (``model.bin``, ``config.json``, ``tokenizer.json``).
-
-    Raises:
-        UnavailableError: it is nowhere and cannot be downloaded.
-    """
-    name = model if "/" in model or Path(model).is_dir() else f"Systran/faster-whisper-{model}"
-    return find_hub_model(
-        name,
-        None,
-        what="speech recogniser",
-        needs="config.json, tokenizer.json and model.bin (CTranslate2)",
-        is_whole=lambda folder: all((folder / one).is_file() for one in ("config.json", "tokenizer.json", "model.bin")),
-        patterns=PATTERNS,
+def _heard(segment: Any, begin_s: float, end_s: float) -> Heard:
+    """What faster-whisper says of a piece of sound from ``begin_s`` to ``end_s``."""
+    words = (
+        (begin_s + word.start, min(begin_s + word.end, end_s), word.word.strip())
+        for word in segment.words or ()
+        if begin_s + word.start < end_s
     )
+    return begin_s + segment.start, min(begin_s + segment.end, end_s), " ".join(segment.text.split()), tuple(words)
 
 
 def _load(folder: Path) -> Any:

@@ -41,13 +41,13 @@ def segmenter_of(config: CorpusConfig) -> tuple[Segmenter | None, str | None]:
         return None, None
     from miar.segmentation.voice import VoiceDetector
 
-    detector = VoiceDetector(config.speech)
-    if config.speech.recognizer is None:
+    detector = VoiceDetector(config.listening)
+    if config.listening.recognizer is None:
         return detector, None
     from miar.segmentation.recognition import Recognizer
 
     try:
-        return Recognizer(config.speech), None
+        return Recognizer(config.listening), None
     except UnavailableError as error:
         return detector, f"{error}; clips are cut where somebody speaks, and come without words"
 

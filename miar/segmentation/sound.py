@@ -16,6 +16,8 @@ PIECE_S = 600
 """Sound of ten minutes takes 38 MB, and a recogniser that reads it several times that."""
 GUARD_S = 1.0
 """Speech that ends nearer than this to the end of a piece may go on in the next."""
+MOST_HELD_S = 120
+"""What goes on for longer is cut where a piece ends."""
 
 Part = TypeVar("Part")
 
@@ -57,11 +59,11 @@ def carried_over(
         end_s = begin_s + len(samples) / SAMPLE_RATE
         found = find(samples, begin_s)
         held, next_begin_s = np.zeros(0, np.float32), end_s
-        if upcoming is not None and found and extent(found[-1])[1] > end_s - GUARD_S:
-            again_s = extent(found.pop())[0]
-            first = round((again_s - begin_s) * SAMPLE_RATE)
-            # Something that fills a whole piece is cut: it would be carried along for ever.
-            if first > 0:
+        if upcoming is not None and found:
+            last_begin_s, last_end_s = extent(found[-1])
+            if last_end_s > end_s - GUARD_S and end_s - last_begin_s <= MOST_HELD_S:
+                found.pop()
+                first = max(0, round((last_begin_s - begin_s) * SAMPLE_RATE))
                 held, next_begin_s = samples[first:], begin_s + first / SAMPLE_RATE
         yield from found
         begin_s = next_begin_s

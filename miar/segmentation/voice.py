@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miar.config import MediaLimits, SpeechConfig
+from miar.config import ListeningConfig, MediaLimits
 from miar.errors import UnavailableError
 from miar.media.decode import MediaFile
 from miar.segmentation.segments import Segment, Segments
@@ -22,7 +22,7 @@ PAD_S = 0.1
 class VoiceDetector:
     """Speech becomes clips without words."""
 
-    def __init__(self, config: SpeechConfig) -> None:
+    def __init__(self, config: ListeningConfig) -> None:
         """
         Raises:
             UnavailableError: faster-whisper is not installed.
@@ -49,7 +49,7 @@ class VoiceDetector:
         return [(begin_s + one["start"] / SAMPLE_RATE, begin_s + one["end"] / SAMPLE_RATE) for one in found]
 
 
-def detector_options(config: SpeechConfig) -> dict[str, Any]:
+def detector_options(config: ListeningConfig) -> dict[str, Any]:
     """As faster-whisper calls them."""
     return {
         "threshold": config.threshold,
