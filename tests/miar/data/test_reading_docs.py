@@ -11,7 +11,7 @@ from miar.data.selection import Selection
 from storage import Snapshot, Store
 
 PAGE = (Path(__file__).parents[3] / "docs" / "store.md").read_text(encoding="utf-8")
-READING, ELSEWHERE, HUGGING, EPOCHS = (
+READING, ELSEWHERE, HUGGING, EPOCHS, ALIGNED = (
     one for one in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL) if "miar" in one
 )
 
@@ -52,3 +52,12 @@ def test_epochs(made: Snapshot, made_store: Store) -> None:
     names = run(EPOCHS, made_store)
     assert sorted(clip for batch in names["seen"] for clip in batch) == sorted(SnapshotReader(made).load().clip_ids)
     assert names["seen"] == [batch.clip_ids for batch in names["reader"].epochs(batch_size=4, seed=1).batches()]
+
+
+def test_common_steps(made: Snapshot, made_store: Store) -> None:
+    names = run(ALIGNED, made_store)
+    assert not names["by_word"].lengths.any()  # nobody said when the words are said
+    assert {name: one.shape[:2] for name, one in names["values"].items()} == {
+        name: (len(SnapshotReader(made)), 50) for name in ("text", "audio", "face")
+    }
+    assert names["present"]["audio"].any()
