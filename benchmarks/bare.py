@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miar.features.configs import MediaPipeConfig, TextConfig
-from miar.features.runner import ClipRequest, ShardRequest, extract_shard
+from miar.features.requests import ClipRequest, ShardRequest
+from miar.features.runner import extract_shard
 from miar.media.decode import Span, SpanFrame, VideoFrame, VideoRequest, decode_spans
 
 SAMPLE_RATE = 16_000

@@ -31,7 +31,8 @@ from benchmarks.history import record
 from benchmarks.interleave import machine, ratio, show, take_turns
 from miar.config import PipelineConfig
 from miar.errors import UnavailableError
-from miar.features.runner import ShardRequest, initialise_worker
+from miar.features.requests import ShardRequest
+from miar.features.runner import initialise_worker
 from miar.pipeline.extract import ExtractionPool
 from miar.pipeline.plan import RefreshPlan, plan_refresh
 from miar.pipeline.refresh import lay_out

@@ -9,7 +9,7 @@ import pyarrow as pa
 from miar.config import ExecutionConfig
 from miar.corpus.columns import whole
 from miar.features.contract import FeatureSet, Modality
-from miar.features.runner import ClipRequest
+from miar.features.requests import ClipRequest
 from miar.pipeline.shards import Shard, make_shard
 from storage.arrow import pc
 

@@ -16,7 +16,8 @@ import pebble
 
 from miar.features import runner
 from miar.features.contract import Extraction, FeatureSet, Status
-from miar.features.runner import ShardRequest, extract_shard
+from miar.features.requests import ShardRequest
+from miar.features.runner import extract_shard
 from miar.hashing import stable_key
 from miar.pipeline.rows import feature_rows, feature_spec
 from miar.pipeline.shards import Job, Shard, ShardOutcome, names_of

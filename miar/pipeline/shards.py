@@ -9,7 +9,7 @@ from typing import Any
 
 from miar.config import PipelineConfig, parse_config
 from miar.features.contract import FeatureSet, Modality
-from miar.features.runner import ClipRequest
+from miar.features.requests import ClipRequest
 from miar.hashing import stable_key
 
 _IDENTITY = ("corpus_id", "source_id", "media_hash", "text_hash")

@@ -16,11 +16,12 @@ import pytest
 
 from miar.config import MediaLimits
 from miar.errors import UnavailableError
-from miar.features import runner
 from miar.features.configs import MediaPipeConfig, OpenSmileConfig, TextConfig
 from miar.features.contract import Extraction, FeatureSet, Modality, Status
 from miar.features.registry import availability, build_extractor, feature_set_of
-from miar.features.runner import ClipRequest, ShardRequest, extract_shard, initialise_worker
+from miar.features.requests import ClipRequest, ShardRequest
+from miar.features.runner import extract_shard, extract_texts, initialise_worker, opened
+from miar.features.source_pass import extract_source
 from miar.features.weights import package_folder
 from miar.media.decode import Span, SpanEnd, SpanFrame, VideoRequest, decode_spans
 
@@ -242,8 +243,8 @@ def test_an_exception_in_an_extractor_fails_that_clip_only(footage):
         clip("short", "single_face.mp4", ["face", "ears"], 0, 300),
         clip("long", "single_face.mp4", ["face", "ears"], 0, 800),
     ]
-    rows = runner.extract_source(
-        lambda: runner.opened(str(footage), "single_face.mp4"),
+    rows = extract_source(
+        lambda: opened(str(footage), "single_face.mp4"),
         clips,
         {"face": face, "ears": ears},
         MediaLimits(),
@@ -298,7 +299,7 @@ def test_a_clip_that_failed_keeps_no_session_open(tmp_path):
     path.write_bytes(data)
     faces = CountedFaces()
     clips = [clip(str(second), path.name, ["face"], second * 1000, second * 1000 + 1000) for second in range(8)]
-    rows = runner.extract_source(lambda: runner.opened(str(tmp_path), path.name), clips, {"face": faces}, MediaLimits())
+    rows = extract_source(lambda: opened(str(tmp_path), path.name), clips, {"face": faces}, MediaLimits())
     assert [extraction.reason for _, _, extraction in rows] == ["damaged"] * 8
     assert faces.most <= 2
     assert faces.open_now == 0
@@ -316,8 +317,8 @@ def test_sound_with_samples_that_are_no_numbers_fails_its_clip(tmp_path):
         out.mux(stream.encode(None))
     clips = [clip("good", path.name, ["ears"], 0, 1000), clip("bad", path.name, ["ears"], 1000, 2000)]
     ears = OpenSmileConfig()
-    rows = runner.extract_source(
-        lambda: runner.opened(str(tmp_path), path.name), clips, {"ears": build_extractor(ears)}, MediaLimits()
+    rows = extract_source(
+        lambda: opened(str(tmp_path), path.name), clips, {"ears": build_extractor(ears)}, MediaLimits()
     )
     found = {request.clip_id: extraction for _, request, extraction in rows}
     assert found["good"].status is not Status.FAILED
@@ -327,7 +328,7 @@ def test_sound_with_samples_that_are_no_numbers_fails_its_clip(tmp_path):
 
 def test_a_text_that_breaks_the_model_does_not_take_the_batch_along():
     clips = [clip(text, "x", (), text=text) for text in ("fine", "boom", "good")]
-    rows = dict(runner.extract_texts(Fragile(Modality.TEXT), clips))
+    rows = dict(extract_texts(Fragile(Modality.TEXT), clips))
     assert [rows[c].status for c in clips] == [Status.OK, Status.FAILED, Status.OK]
 
 

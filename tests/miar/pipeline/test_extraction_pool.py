@@ -21,7 +21,7 @@ from miar.config import PipelineConfig
 from miar.errors import UnavailableError
 from miar.features.configs import MediaPipeConfig
 from miar.features.registry import availability
-from miar.features.runner import ClipRequest
+from miar.features.requests import ClipRequest
 from miar.pipeline.extract import ExtractionPool
 from miar.pipeline.plan import plan_refresh
 from miar.pipeline.refresh import commit_shard, lay_out, shard_names
