@@ -36,11 +36,11 @@ from miar.features.encoders import (
     resolve_layers,
     resolve_precision,
 )
-from miar.features.loudness import heard, loudness, speech_to_pause_db
+from miar.features.loudness import heard, loudness, signal_to_noise_db
 from miar.features.weights import find_speech_model
 
 METHOD = 1
-"""Raised whenever a change in this file changes what comes out."""
+"""Raised whenever a change in this file or in ``loudness`` changes what comes out."""
 CONTEXT_SECONDS = 1.5
 """Sound on each side of a frame that its window must hold, unless the clip ends there."""
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -117,7 +117,7 @@ class SpeechEncoderExtractor:
             parts = [self._encode(signal[self._frames.samples(w.start, w.stop)], len(w))[keep] for w, keep in windows]
             values = np.concatenate(parts)
         width = self._feature_set.pooled_dim
-        quality["quality_snr_db"] = speech_to_pause_db(sound, self.sample_rate)
+        quality["quality_snr_db"] = signal_to_noise_db(sound, self.sample_rate)
         quality["quality_windows"] = float(len(windows))
         return Extraction(
             Status.OK,
