@@ -3,7 +3,7 @@
 - One pass over the samples gives every level; ``opensmile`` itself makes a pass, and sets its components up anew, for
   each. The values are the same, bit by bit.
 - ``deltas`` puts the descriptors' deltas beside them. openSMILE makes two frames of deltas more than of descriptors,
-  from what it pads the end with; frame for frame they start together, and those two are left out.
+  from what it pads the end with: frame n of the deltas is the change about frame n, and those two are left out.
 - The caller cuts the clip first, mixes down and resamples to :attr:`OpenSmileExtractor.sample_rate`; openSMILE itself
   reads channel 0 and never resamples.
 - Samples are clipped to what 16 bits hold before openSMILE converts them: at +1.0 its conversion would wrap to -1.0.

@@ -90,6 +90,7 @@ class SpeechEncoderExtractor:
         self._normalize: bool = preprocessor["do_normalize"]
         precision = resolve_precision(config.precision, config.device)
         self._model: Any = load_model(AutoModel, folder, config.model, precision, config.device)
+        del self._model.encoder.layers[max(1, *self._layers) :]  # What comes after the last kept layer is not computed.
 
     @property
     def feature_set(self) -> FeatureSet:
@@ -191,7 +192,8 @@ def speech_feature_set(config: SpeechConfig) -> FeatureSet:
 def _read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json, and the sampling rate and normalisation that the model was trained with."""
     model = read_json(folder / "config.json")
-    if not (model.get("conv_kernel") and model.get("conv_stride")) or "squeeze_factor" in model:
+    is_plain = not ("squeeze_factor" in model or model.get("is_encoder_decoder"))
+    if not (is_plain and model.get("conv_kernel") and model.get("conv_stride")):
         raise ConfigError(
             f"{folder.name} does not turn samples into frames by convolutions: choose a wav2vec 2.0, HuBERT or WavLM, "
             "or one of their kin"

@@ -74,6 +74,16 @@ def test_every_layer_equals_the_bare_network(saved, kind):
     )
 
 
+@pytest.mark.parametrize("kind", SPEECH_KINDS)
+@pytest.mark.parametrize("layers", [(0,), (1,), (2, 0)])
+def test_what_comes_after_the_last_kept_layer_is_not_computed_and_changes_nothing(saved, kind, layers):
+    samples = sound(0.5)
+    short = extractor(saved[kind], layers=layers)
+    assert len(short._model.encoder.layers) == max(1, *layers)
+    states = bare(saved[kind], samples)
+    np.testing.assert_allclose(short.extract(samples).values, side_by_side(states[list(layers)]), atol=1e-4)
+
+
 @pytest.mark.skipif(not TALKING.is_file(), reason="the talking clips are not at hand")
 @pytest.mark.parametrize("kind", BOTH)
 def test_real_speech_equals_the_bare_network_on_the_same_samples(saved, kind):
@@ -225,6 +235,10 @@ def _no_convolutions(folder: Path) -> None:
     write(folder / "config.json", {"model_type": "whisper", "hidden_size": 32, "num_hidden_layers": 3})
 
 
+def _with_decoder(folder: Path) -> None:
+    write(folder / "config.json", json.loads((folder / "config.json").read_text()) | {"is_encoder_decoder": True})
+
+
 def _squeezed(folder: Path) -> None:
     write(folder / "config.json", json.loads((folder / "config.json").read_text()) | {"squeeze_factor": 2})
 
@@ -242,6 +256,7 @@ def _spectra(folder: Path) -> None:
     [
         (_no_convolutions, "samples into frames"),
         (_squeezed, "samples into frames"),
+        (_with_decoder, "samples into frames"),
         (_no_preprocessor, "no preprocessor_config.json"),
         (_spectra, "SeamlessM4TFeatureExtractor"),
     ],
