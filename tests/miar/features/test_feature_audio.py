@@ -110,11 +110,11 @@ def test_a_set_without_deltas_names_those_that_have_them(name):
 
 @deprecated_sets
 @pytest.mark.filterwarnings("ignore:Segment too short")
-@pytest.mark.parametrize("name", ["eGeMAPSv02", "GeMAPSv01b", "ComParE_2016", "emobase", "IS09", "IS10", "IS11"])
+@pytest.mark.parametrize("name", ["eGeMAPSv02", "ComParE_2016", "emobase", "IS11"])
 def test_where_opensmile_gives_nan_the_clip_is_missing_and_never_zero(name, speech):
     extractor = OpenSmileExtractor(OpenSmileConfig(feature_set=name, min_voiced_share=0))
     seen = set()
-    for milliseconds in (20, 40, 50, 60, 80, 120, 300):
+    for milliseconds in (20, 50, 60, 120):
         sound = speech[RATE : RATE + RATE * milliseconds // 1000]
         frames, functionals = (bare(name, level, sound) for level in ("lld", "func"))
         is_nan = bool(frames.isna().any(axis=None) or functionals.isna().any(axis=None))

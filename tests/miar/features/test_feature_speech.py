@@ -125,7 +125,7 @@ def test_times_are_the_centres_of_what_the_frames_see(saved):
     np.testing.assert_allclose(times[:2], [0.0125, 0.0325])
 
 
-@pytest.mark.parametrize("seconds", [5.0, 5.02, 7.0, 9.3, 16.01])
+@pytest.mark.parametrize("seconds", [5.0, 5.02, 9.3])
 def test_long_sound_is_read_in_windows_that_agree_where_they_meet(tmp_path, seconds):
     """Layer 0 sees no farther than the positional convolution, so its rows are those of the whole sound, everywhere."""
     folder = save_speech_encoder(tmp_path / "model", "wav2vec2 layer")
