@@ -1,7 +1,9 @@
 """Sound through openSMILE: low-level descriptors as the sequence, functionals as named per-clip values.
 
-- One pass over the samples gives both levels; ``opensmile`` itself makes a pass, and sets its components up anew, for
+- One pass over the samples gives every level; ``opensmile`` itself makes a pass, and sets its components up anew, for
   each. The values are the same, bit by bit.
+- ``deltas`` puts the descriptors' deltas beside them. openSMILE makes two frames of deltas more than of descriptors,
+  from what it pads the end with: frame n of the deltas is the change about frame n, and those two are left out.
 - The caller cuts the clip first, mixes down and resamples to :attr:`OpenSmileExtractor.sample_rate`; openSMILE itself
   reads channel 0 and never resamples.
 - Samples are clipped to what 16 bits hold before openSMILE converts them: at +1.0 its conversion would wrap to -1.0.
@@ -24,18 +26,19 @@ from miar.errors import ConfigError
 from miar.features.checksums import recall, remember
 from miar.features.configs import OpenSmileConfig
 from miar.features.contract import Extraction, FeatureSet, FloatArray, Modality, Status
+from miar.features.loudness import heard, loudness, signal_to_noise_db
 
-METHOD = 1
-"""Raised whenever a change in this file changes what comes out."""
+METHOD = 2
+"""Raised whenever a change in this file or in ``loudness`` changes what comes out."""
 RATE_HZ = 100.0
 """Every openSMILE set steps by 10 ms."""
-FLOOR_DB = -120.0
-"""Level of digital silence."""
-CLIPPED_AT = 0.999
 LARGEST_SAMPLE = 32767 / 32768
 
 LLD_LEVEL = "LowLevelDescriptors"
+DELTAS_LEVEL = "LowLevelDescriptors_Deltas"
 FUNCTIONALS_LEVEL = "Functionals"
+WITHOUT_DELTAS = re.compile(r"e?GeMAPS")
+SINKS_WITH_DELTAS = Path(__file__).with_name("opensmile_sinks.conf.inc")
 
 _smiles: dict[tuple[str, str], Any] = {}
 """One ``Smile`` per set and level in this process: building one reads many files."""
@@ -47,7 +50,7 @@ class OpenSmileExtractor:
     def __init__(self, config: OpenSmileConfig) -> None:
         """
         Raises:
-            ConfigError: openSMILE has no such feature set, or the set has no F0 among its descriptors.
+            ConfigError: openSMILE has no such feature set, or the set has no F0 or no deltas.
         """
         self._config = config
         self._feature_set = opensmile_feature_set(config)
@@ -63,23 +66,20 @@ class OpenSmileExtractor:
         return self._config.sample_rate
 
     def extract(self, samples: FloatArray | None) -> Extraction:
-        if samples is None:
-            return Extraction.missing("no_audio_stream")
-        if samples.ndim != 1:
-            raise ValueError(f"samples must be mono, (n,); got {samples.shape}")
-        if not np.isfinite(samples).all():
-            return Extraction.failed("BadSamples", "the sound holds NaN or infinite samples: export it again")
-        quality = _loudness(samples)
-        signal = np.clip(samples, -1.0, LARGEST_SAMPLE).astype(np.float32)
-        both = _both_levels(self._smile, signal, self._config.sample_rate)
-        if both is None:
+        sound = heard(samples)
+        if isinstance(sound, Extraction):
+            return sound
+        quality = loudness(sound)
+        signal = np.clip(sound, -1.0, LARGEST_SAMPLE).astype(np.float32)
+        levels = _all_levels(self._smile, signal, self._config.sample_rate, deltas=self._config.deltas)
+        if levels is None:
             return Extraction.missing("too_short", quality)
-        values, times, functionals = both
+        values, times, functionals = levels
         voiced = values[:, self._voicing] > 0
         quality["quality_voiced_share"] = float(voiced.mean())
         if quality["quality_voiced_share"] < self._config.min_voiced_share or not voiced.any():
             return Extraction.missing("no_voice", quality)
-        quality["quality_snr_db"] = _speech_to_pause_db(signal, self._config.sample_rate)
+        quality["quality_snr_db"] = signal_to_noise_db(signal, self._config.sample_rate)
         return Extraction(
             Status.OK,
             values=values,
@@ -93,10 +93,12 @@ def opensmile_feature_set(config: OpenSmileConfig) -> FeatureSet:
     """What an :class:`OpenSmileExtractor` of ``config`` gives. openSMILE is asked for the names once per machine.
 
     Raises:
-        ConfigError: openSMILE has no such feature set, or the set has no F0 among its descriptors.
+        ConfigError: openSMILE has no such feature set, or the set has no F0 or no deltas.
     """
-    columns, functionals = _names(config.feature_set)
+    columns, functionals = _names(config.feature_set, LLD_LEVEL), _names(config.feature_set, FUNCTIONALS_LEVEL)
     pitch = columns[voicing_column(columns, config.feature_set)]
+    if config.deltas:
+        columns += _names(config.feature_set, DELTAS_LEVEL)
     voiced = [name for name in (*columns, *functionals) if voiced_only(name) and name != pitch]
     return FeatureSet(
         extractor="opensmile",
@@ -113,6 +115,7 @@ def opensmile_feature_set(config: OpenSmileConfig) -> FeatureSet:
         voiced_columns=(pitch, *voiced),
         config={
             "feature_set": config.feature_set,
+            "deltas": config.deltas,
             "sample_rate": config.sample_rate,
             "min_voiced_share": config.min_voiced_share,
             "method": METHOD,
@@ -145,14 +148,13 @@ def voicing_column(columns: tuple[str, ...], feature_set: str) -> int:
     raise ConfigError(f"openSMILE's {feature_set} has no F0 descriptor, so voice cannot be told from noise")
 
 
-def _names(feature_set: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    key = f"opensmile/{version('opensmile')}-{feature_set}.json"
+def _names(feature_set: str, level: str) -> tuple[str, ...]:
+    key = f"opensmile/{version('opensmile')}-{feature_set}-{level}.json"
     known = recall(key)
-    if not isinstance(known, dict):
-        levels = (LLD_LEVEL, FUNCTIONALS_LEVEL)
-        known = {level: list(_smile(feature_set, level).feature_names) for level in levels}
+    if not isinstance(known, list):
+        known = list(_smile(feature_set, level).feature_names)
         remember(key, known)
-    return tuple(known[LLD_LEVEL]), tuple(known[FUNCTIONALS_LEVEL])
+    return tuple(known)
 
 
 def _smile(feature_set: str, level: str) -> Any:
@@ -162,6 +164,9 @@ def _smile(feature_set: str, level: str) -> Any:
         names = opensmile.FeatureSet.__members__
         if feature_set not in names:
             raise ConfigError(f"openSMILE has no feature set {feature_set}: use one of {', '.join(sorted(names))}")
+        if level == DELTAS_LEVEL and WITHOUT_DELTAS.match(feature_set):
+            able = ", ".join(sorted(name for name in names if not WITHOUT_DELTAS.match(name)))
+            raise ConfigError(f"openSMILE's {feature_set} has no deltas: leave deltas out, or use one of {able}")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Feature set .* is deprecated")
             smile = opensmile.Smile(opensmile.FeatureSet[feature_set], opensmile.FeatureLevel[level], num_workers=1)
@@ -169,13 +174,16 @@ def _smile(feature_set: str, level: str) -> Any:
     return _smiles[feature_set, level]
 
 
-def _both_levels(smile: Any, signal: FloatArray, sample_rate: int) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+def _all_levels(
+    smile: Any, signal: FloatArray, sample_rate: int, *, deltas: bool
+) -> tuple[FloatArray, FloatArray, FloatArray] | None:
     """One pass of openSMILE.
 
     Args:
         smile: of the feature set, whatever its level.
         signal: (n,) samples, at least -1 and below 1.
         sample_rate: in Hz.
+        deltas: whether the descriptors' deltas stand behind them.
 
     Returns:
         The descriptors (n_frames, n_columns), the frames' centres (n_frames,) in seconds and the functionals
@@ -184,6 +192,7 @@ def _both_levels(smile: Any, signal: FloatArray, sample_rate: int) -> tuple[Floa
     if not signal.size:
         return None
     frames: list[FloatArray] = []
+    changes: list[FloatArray] = []
     spans: list[tuple[float, float]] = []
     functionals: list[FloatArray] = []
 
@@ -191,10 +200,12 @@ def _both_levels(smile: Any, signal: FloatArray, sample_rate: int) -> tuple[Floa
         frames.append(data.copy())
         spans.append((meta.time, meta.lengthSec))
 
-    run = smile._smile(_options(smile, sample_rate))
+    run = smile._smile(_options(smile, sample_rate, deltas=deltas))
     try:
         run.external_sink_set_callback_ex("extsinklld", take_frame)
         run.external_sink_set_callback_ex("extsinkfunc", lambda data, _: functionals.append(data.copy()))
+        if deltas:
+            run.external_sink_set_callback_ex("extsinkdeltas", lambda data, _: changes.append(data.copy()))
         run.external_audio_source_write_data("extsource", (signal * 32768).astype(np.int16).tobytes())
         run.external_audio_source_set_eoi("extsource")
         run.run()
@@ -202,37 +213,16 @@ def _both_levels(smile: Any, signal: FloatArray, sample_rate: int) -> tuple[Floa
         run.free()
     if not frames or not functionals:
         return None
+    values = np.concatenate(frames)
+    if deltas:
+        values = np.concatenate([values, np.concatenate(changes)[: len(values)]], axis=1)
     starts, lengths = np.array(spans).T
-    return np.concatenate(frames), (starts.round(9) + lengths[0] / 2).astype(np.float32), functionals[0].ravel()
+    return values, (starts.round(9) + lengths[0] / 2).astype(np.float32), functionals[0].ravel()
 
 
-def _options(smile: Any, sample_rate: int) -> dict[str, Any]:
-    """As ``opensmile`` sets them, with the sink for several levels that it ships."""
-    root = Path(smile.default_config_root)
-    source = root / "shared" / "standard_external_wave_input.conf.inc"
-    sink = root / "shared" / "standard_external_data_output_multi.conf.inc"
+def _options(smile: Any, sample_rate: int, *, deltas: bool) -> dict[str, Any]:
+    """As ``opensmile`` sets them, with sinks for several levels: those that it ships, or those and one for deltas."""
+    shared = Path(smile.default_config_root) / "shared"
+    source = shared / "standard_external_wave_input.conf.inc"
+    sink = SINKS_WITH_DELTAS if deltas else shared / "standard_external_data_output_multi.conf.inc"
     return {**smile._options(), "source": str(source), "sink": str(sink), "sampleRate": sample_rate, "nBits": 16}
-
-
-def _loudness(samples: FloatArray) -> dict[str, float]:
-    if not samples.size:
-        return {"quality_level_db": FLOOR_DB, "quality_clipping_share": 0.0}
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
-    return {
-        "quality_level_db": max(FLOOR_DB, 10 * float(np.log10(max(power, 1e-30)))),
-        "quality_clipping_share": float(np.mean(np.abs(samples) >= CLIPPED_AT)),
-    }
-
-
-def _speech_to_pause_db(signal: FloatArray, sample_rate: int) -> float:
-    """Level of the loud frames over that of the quiet ones, in dB: 95th against 10th percentile of 20 ms frames.
-
-    An estimate of the signal-to-noise ratio where a clip holds pauses, and a lower bound where it holds none.
-    """
-    size = max(1, sample_rate // 50)
-    whole = signal[: signal.size // size * size].reshape(-1, size).astype(np.float64)
-    if not whole.size:
-        return 0.0
-    level = 10 * np.log10(np.maximum(np.mean(whole**2, axis=1), 10 ** (FLOOR_DB / 10)))
-    loud, quiet = np.percentile(level, [95, 10])
-    return float(loud - quiet)

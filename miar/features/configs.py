@@ -46,7 +46,7 @@ class SpeechConfig(_ExtractorConfig):
     """Hub revision (branch, tag or commit); pin a commit to keep results reproducible."""
     layers: tuple[int, ...] = (8,)
     """Hidden states to keep, 0 being what enters the first layer; negative ones count from the last. Middle layers
-    tell emotions apart best, the last of a recogniser worst: it has kept the words and little else."""
+    tell emotions apart best; the last ones of a recogniser keep the words and little else."""
     window_seconds: float = Field(default=20.0, ge=5, le=120)
     """Longest sound read at once; longer sound is read in overlapping windows."""
     silence_db: float = Field(default=-70.0, ge=-120, le=0)

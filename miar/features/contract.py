@@ -100,14 +100,15 @@ class Extraction:
 
     status: Status
     reason: str | None = None
-    """``missing``: a short stable name (``no_audio_stream``, ``no_voice``, ``too_short``, ``no_face``, ``no_words``).
-    ``failed``: the error's class name."""
+    """``missing``: a short stable name (``no_audio_stream``, ``no_voice``, ``silence``, ``too_short``, ``no_face``,
+    ``no_words``). ``failed``: the error's class name."""
     message: str | None = None
     """``failed``: one line for a person."""
     values: FloatArray | None = None
     """(n_frames, n_columns), C order."""
     times: FloatArray | None = None
-    """(n_frames,) centres of the frames in seconds from the clip's start."""
+    """(n_frames,) centres of the frames in seconds from the clip's start. Of words, which have no times of their own:
+    the character at which each token starts in the text that the encoder read, not counting a prefix."""
     pooled: FloatArray | None = None
     """(pooled_dim,)"""
     summary: dict[str, float] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from miar.features.configs import (
     MediaPipeConfig,
     OpenSmileConfig,
     PyFeatConfig,
+    SpeechConfig,
     TextConfig,
 )
 from miar.features.contract import AudioExtractor, FaceExtractor, FeatureSet, TextExtractor
@@ -29,6 +30,10 @@ def build_extractor(config: ExtractorConfig) -> Extractor:
             from miar.features.text import TextEncoderExtractor
 
             return TextEncoderExtractor(config)
+        case SpeechConfig():
+            from miar.features.speech import SpeechEncoderExtractor
+
+            return SpeechEncoderExtractor(config)
         case OpenSmileConfig():
             from miar.features.audio import OpenSmileExtractor
 
@@ -57,6 +62,10 @@ def feature_set_of(config: ExtractorConfig) -> FeatureSet:
             from miar.features.text import text_feature_set
 
             return text_feature_set(config)
+        case SpeechConfig():
+            from miar.features.speech import speech_feature_set
+
+            return speech_feature_set(config)
         case OpenSmileConfig():
             from miar.features.audio import opensmile_feature_set
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from miar.errors import ConfigError
 from miar.features.configs import TextConfig
@@ -107,7 +108,7 @@ class TextEncoderExtractor:
             results.append(self._assemble(tokens, own))
         return results
 
-    def _encode(self, windows: Sequence[Window]) -> Iterator[tuple[FloatArray, FloatArray]]:
+    def _encode(self, windows: Sequence[Window]) -> Iterator[tuple[FloatArray, NDArray[np.float64]]]:
         """Of each window, in order: the kept layers of its kept tokens (T, layers * D), its vector before the head."""
         import torch
 
@@ -131,7 +132,7 @@ class TextEncoderExtractor:
                 found[i] = kept[row, windows[i].rows], vector
         return iter(found)
 
-    def _assemble(self, tokens: Tokens | None, states: list[tuple[FloatArray, FloatArray]]) -> Extraction:
+    def _assemble(self, tokens: Tokens | None, states: list[tuple[FloatArray, NDArray[np.float64]]]) -> Extraction:
         if tokens is None or not states:
             return Extraction.missing("no_words", {"quality_tokens": 0.0, "quality_windows": 0.0})
         values = np.ascontiguousarray(np.concatenate([kept for kept, _ in states]), dtype=np.float32)

@@ -104,9 +104,10 @@ def read_pooling(folder: Path, model: dict[str, Any]) -> Pooling:
         if kind == "Normalize":
             head.append("normalize")
         elif kind == "Dense":
-            head.append(_dense(folder, place, width))
+            dense = _dense(folder, place, width)
+            head.append(dense)
             files += [f"{place}/config.json", f"{place}/{DENSE_WEIGHTS}"]
-            width = head[-1].width_out
+            width = dense.width_out
     return Pooling(modes, tuple(head), declared.get("include_prompt") is not False, width, tuple(files))
 
 
@@ -162,7 +163,7 @@ class Head:
         Raises:
             ConfigError: a Dense layer's file does not hold what its configuration says.
         """
-        self._steps = [_load(folder, step) if isinstance(step, Dense) else step for step in pooling.head]
+        self._steps: list[Any] = [_load(folder, step) if isinstance(step, Dense) else step for step in pooling.head]
 
     def __call__(self, vector: FloatArray) -> FloatArray:
         """(width of the pooling,) -> (width of the pooled vector,), in float32."""

@@ -186,8 +186,8 @@ def _card(result: DatasetsResult) -> str:
         f"  - split: {_SPLITS[split]}\n    path: data/{_SPLITS[split]}-*.parquet" for split in result.clips
     )
     features = "\n".join(
-        f"- `{name}`: frames x columns; `{name}_times`: seconds from the clip's start; `{name}_reason`: why there is "
-        f"none (`{table}`)"
+        f"- `{name}`: frames x columns; `{name}_times`: seconds from the clip's start (characters, of a text encoder's "
+        f"tokens); `{name}_reason`: why there is none (`{table}`)"
         for name, table in result.features.items()
     )
     return f"""---

@@ -17,7 +17,9 @@ FRAME_ROWS = 65_536
 
 
 def frame_rows(view: View, name: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """clip_id, source_id, frame (0, 1, 2 ...), time (seconds from the clip's start), then the feature's columns.
+    """clip_id, source_id, frame (0, 1, 2 ...), time, then the feature's columns.
+
+    The time is seconds from the clip's start; of a text encoder's tokens, the character at which each starts.
 
     A clip without frames has no row. A column that is called as one of the first four has the extractor's name before
     it.

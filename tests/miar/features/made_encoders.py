@@ -157,3 +157,39 @@ def add_dense(folder: Path, place: str, width_in: int, width_out: int, activatio
 def write(path: Path, tree: Any) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(tree))
+
+
+SPEECH_RATE = 16_000
+SPEECH_KINDS: dict[str, tuple[Any, str]] = {
+    f"{name} {norm}": (config_class, norm)
+    for name, config_class in (
+        ("wav2vec2", transformers.Wav2Vec2Config),
+        ("hubert", transformers.HubertConfig),
+        ("wavlm", transformers.WavLMConfig),
+    )
+    for norm in ("group", "layer")
+}
+"""Name -> its configuration, and ``feat_extract_norm``."""
+
+
+def save_speech_encoder(folder: Path, kind: str, *, do_normalize: bool = True, **settings: Any) -> Path:
+    """Save a small encoder of samples with the kernels, strides and positional reach of the published ones."""
+    torch.manual_seed(9)
+    config_class, norm = SPEECH_KINDS[kind]
+    config = config_class(
+        **{**_COMMON, "num_attention_heads": 2, "intermediate_size": 48, "conv_dim": (16,) * 7, **settings},
+        num_conv_pos_embedding_groups=4,
+        feat_extract_norm=norm,
+        do_stable_layer_norm=norm == "layer",
+        conv_bias=norm == "layer",
+        initializer_range=0.2,
+    )
+    model = transformers.AutoModel.from_config(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(0.02 * torch.randn_like(weights))
+    model.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(
+        sampling_rate=SPEECH_RATE, do_normalize=do_normalize, return_attention_mask=norm == "layer"
+    ).save_pretrained(folder)
+    return folder

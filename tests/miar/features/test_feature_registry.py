@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from made_encoders import save_speech_encoder
 
 from miar.config import PipelineConfig
 from miar.errors import ConfigError, UnavailableError
@@ -38,20 +39,25 @@ PLAN = """
 import sys, time
 from miar.config import PipelineConfig
 started = time.perf_counter()
+from miar.features.configs import SpeechConfig
 from miar.features.registry import availability
-found = [availability(config) for config in PipelineConfig().extractors]
+configs = (*PipelineConfig().extractors, SpeechConfig(model=sys.argv[1], layers=(1,)))
+found = [availability(config) for config in configs]
 seconds = time.perf_counter() - started
 heavy = {"torch", "transformers", "mediapipe", "opensmile", "feat", "av", "pandas"} & set(sys.modules)
 print(seconds, sorted(heavy), len(found))
 """
 
 
-def test_planning_imports_no_model_library():
+def test_planning_imports_no_model_library(tmp_path):
+    speech = save_speech_encoder(tmp_path / "speech", "wavlm layer")
     for config in PipelineConfig().extractors:
         availability(config)  # the first time hashes the weights and asks openSMILE for its names
     started = time.monotonic()
-    answer = subprocess.run([sys.executable, "-c", PLAN], capture_output=True, text=True, timeout=60, check=True)
-    assert answer.stdout.split(" ", 1)[1].strip() == "[] 3", answer.stdout
+    answer = subprocess.run(
+        [sys.executable, "-c", PLAN, str(speech)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert answer.stdout.split(" ", 1)[1].strip() == "[] 4", answer.stdout
     assert time.monotonic() - started < 30
 
 

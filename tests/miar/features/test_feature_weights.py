@@ -12,7 +12,15 @@ import pytest
 
 from miar.errors import UnavailableError
 from miar.features import checksums, weights
-from miar.features.weights import FACE_LANDMARKER, PinnedFile, fetch, find_pinned, find_text_model, reachable
+from miar.features.weights import (
+    FACE_LANDMARKER,
+    PinnedFile,
+    fetch,
+    find_pinned,
+    find_speech_model,
+    find_text_model,
+    reachable,
+)
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -180,6 +188,20 @@ def test_the_hub_cache_is_read_without_a_network(tmp_path):
     (repo / "refs" / "main").write_text("a" * 40)
     assert find_text_model("some-org/some-encoder") == snapshot
     assert find_text_model("some-org/some-encoder", revision="a" * 40) == snapshot
+
+
+def test_speech_models_come_from_the_same_places(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIAR_MODEL_DIR", str(tmp_path / "models"))
+    mine = fake_encoder(tmp_path / "models" / "wavlm-base")
+    assert find_speech_model("some-org/wavlm-base") == find_speech_model(str(mine)) == mine
+    with pytest.raises(UnavailableError, match="no speech model at /no/such/folder"):
+        find_speech_model("/no/such/folder")
+
+
+def test_a_revision_is_part_of_what_to_fetch(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UnavailableError, match=r"model some-org/encoder is not .*miar fetch some-org/encoder@v2$"):
+        fetch("some-org/encoder@v2")
 
 
 @pytest.mark.parametrize("model", ["some-org/not-here", "/no/such/folder", "./nor-this"])
