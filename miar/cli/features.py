@@ -164,7 +164,10 @@ def snapshot(
 
 def fetch(
     name: Annotated[
-        str, typer.Argument(help="What to fetch: face_landmarker, pyfeat-v1, pyfeat-v2, or a hub id of a text encoder.")
+        str,
+        typer.Argument(
+            help="What to fetch: face_landmarker, pyfeat-v1, pyfeat-v2, pyfeat-au, or a hub id of a text encoder."
+        ),
     ],
 ) -> None:
     """Download a model file, check it against its pinned checksum, and keep it in the cache.

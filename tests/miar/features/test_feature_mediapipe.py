@@ -19,7 +19,8 @@ from miar.features.action_units import (
 )
 from miar.features.configs import MediaPipeConfig
 from miar.features.contract import Status
-from miar.features.face_mediapipe import MediaPipeExtractor, blur, head_pose
+from miar.features.face_mediapipe import MediaPipeExtractor, head_pose
+from miar.features.face_quality import blur
 from miar.features.registry import availability
 from miar.features.weights import FACE_LANDMARKER, find_pinned, package_folder
 from miar.media.decode import Span, SpanFrame, VideoFrame, VideoRequest, decode_spans
