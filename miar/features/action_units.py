@@ -1,9 +1,9 @@
 """The 20 facial action units, and how they are read off ARKit blendshapes: by a table, or by py-feat's regression.
 
-The table: ARKit's shapes are FACS movements under other names. The correspondence follows Melinda Ozel's "ARKit to FACS cheat
-sheet" (https://melindaozel.com/arkit-to-facs-cheat-sheet) and the movements' definitions in the FACS manual (Ekman,
-Friesen and Hager, 2002); the rows marked ``ours`` in :data:`NOTES` are approximations where ARKit has no such shape,
-or where MediaPipe's network never moves it. Left and right are averaged.
+The table: ARKit's shapes are FACS movements under other names. The correspondence follows Melinda Ozel's "ARKit to FACS
+cheat sheet" (https://melindaozel.com/arkit-to-facs-cheat-sheet) and the movements' definitions in the FACS manual
+(Ekman, Friesen and Hager, 2002); the rows marked ``ours`` in :data:`NOTES` are approximations where ARKit has no such
+shape, or where MediaPipe's network never moves it. Left and right are averaged.
 
 The regression: 52 blendshapes to py-feat's own action units (those of its ``v1``) by partial least squares, as in
 ``feat.utils.blendshape_to_au``; its authors give a variance-weighted R2 of .24 over videos not fitted on.

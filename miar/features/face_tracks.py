@@ -1,13 +1,13 @@
 """The faces of one clip over time: which is which, which one the clip is about, and what is kept of them.
 
-- **Tracks.** The faces of a frame are matched with those of before by their boxes: first the pairs whose boxes overlap by
-  at least :data:`MIN_OVERLAP` (intersection over union with the track's last box), best pairs first; then the nearest
+- **Tracks.** The faces of a frame are matched with those of before by their boxes: first the pairs whose boxes overlap
+  by at least :data:`MIN_OVERLAP` (intersection over union with the last box), best pairs first; then the nearest
   pairs whose centres are no farther apart than the larger box is high. A face that is still left starts a track,
   unless only one track was ever seen and the face is alone: then it is the one that left and returns, wherever it does.
   No one is recognised: two people in turn at the same place are one track.
 - **The chosen face** is one track over the whole clip, chosen at its end. ``largest``: the one whose box areas sum to
-  most over the frames. ``speaking``: the one with the largest movement of the mouth, which is the deviation over time of
-  AU25 + AU26 (lips part, jaw drops) times the share of frames that show the face; of equals the largest.
+  most over the frames. ``speaking``: the one with the largest movement of the mouth, which is the deviation over time
+  of AU25 + AU26 (lips part, jaw drops) times the share of frames that show the face; of equals the largest.
 - A face with a value that is not finite is no face. Numbers alone are kept, never pictures.
 """
 
