@@ -20,7 +20,6 @@ from miar.features.action_units import (
 from miar.features.configs import MediaPipeConfig
 from miar.features.contract import Status
 from miar.features.face_mediapipe import MediaPipeExtractor, head_pose
-from miar.features.face_quality import blur
 from miar.features.registry import availability
 from miar.features.weights import FACE_LANDMARKER, find_pinned, package_folder
 from miar.media.decode import Span, SpanFrame, VideoFrame, VideoRequest, decode_spans
@@ -204,13 +203,6 @@ def test_summaries_are_over_frames():
     summary = summarise_units(units)
     assert len(summary) == 60
     assert summary["au43_max"] == pytest.approx(float(units[:, 19].max()))
-
-
-def test_blur_rises_when_detail_goes():
-    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    smooth = picture.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
-    assert blur(picture) < blur(smooth) < blur(np.full((64, 64, 3), 90, np.uint8)) == 1.0
-    assert blur(picture[:2]) == 1.0
 
 
 def test_a_wrong_path_says_what_to_do(tmp_path):
