@@ -1,7 +1,7 @@
 """Faces through MediaPipe's FaceLandmarker: 52 blendshapes, 20 action units derived from them, head pose.
 
-- Video mode has memory, so every clip gets a landmarker of its own (15 to 60 ms). It looks for faces at 192 or 128
-  pixels, and only while it follows fewer than it was asked for; between, it follows their landmarks.
+- Video mode has memory, so every clip gets a landmarker of its own (15 to 60 ms). It looks for faces by a network of
+  its own, while it follows fewer than it was asked for; between, it follows their landmarks.
 - One face by default: the one the landmarker finds first and then follows. Frames without a face leave no row and are
   counted. Several: see :mod:`miar.features.face_tracks`.
 - Pose in degrees from the facial transformation matrix, in py-feat's convention: pitch > 0 up, yaw > 0 to the
