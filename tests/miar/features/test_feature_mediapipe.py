@@ -104,6 +104,27 @@ def test_a_clip_never_depends_on_the_one_before(extractor, talking):
     np.testing.assert_array_equal(first.values, again.values)
 
 
+def test_a_landmarker_that_saw_another_clip_gives_other_numbers(extractor, talking):
+    """Why every clip has one of its own: used again, it goes on from the last clip's landmarks."""
+    other = frames_of(FOOTAGE / "WolfgangLanger_Pexels.mp4")
+    later = [VideoFrame(frame.rgb, frame.time_s + 1.6) for frame in talking]
+    used, fresh = run(extractor, other + later), run(extractor, talking)
+    common, rows, fresh_rows = np.intersect1d(
+        used.times.round(3), (fresh.times + np.float32(1.6)).round(3), return_indices=True
+    )
+    assert len(common) > 5
+    assert np.abs(used.values[rows] - fresh.values[fresh_rows])[:, :52].max() > 0.01
+
+
+def test_looking_for_several_faces_changes_a_single_one_s_values(talking):
+    """Why one is the default: MediaPipe smooths over time for a single face only."""
+    one, two = (run(MediaPipeExtractor(MediaPipeConfig(num_faces=n)), talking) for n in (1, 2))
+    assert one.values.shape == two.values.shape
+    difference = np.abs(one.values[:, :52] - two.values[:, :52])
+    assert 0.001 < difference.mean() < 0.05
+    assert two.quality["quality_faces"] == 1
+
+
 def test_frames_without_a_face_leave_no_row_and_are_counted(extractor):
     frames = frames_of(FOOTAGE / "face_noface.mov", Span(1500, 4500), fps=5)
     extraction = run(extractor, frames)
