@@ -4,7 +4,7 @@ import importlib
 import sys
 
 SHORT = ("extraction", "store", "reading", "scoring", "planning")
-LONG = ("demo_quality", "upkeep")
+LONG = ("demo_quality", "faces", "upkeep")
 
 
 def main() -> None:

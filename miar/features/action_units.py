@@ -1,13 +1,20 @@
-"""The 20 facial action units, and how they are read off ARKit blendshapes.
+"""The 20 facial action units, and how they are read off ARKit blendshapes: by a table, or by py-feat's regression.
 
-ARKit's shapes are FACS movements under other names. The correspondence follows Melinda Ozel's "ARKit to FACS cheat
-sheet" (https://melindaozel.com/arkit-to-facs-cheat-sheet) and the movements' definitions in the FACS manual (Ekman,
-Friesen and Hager, 2002); the rows marked ``ours`` in :data:`NOTES` are approximations where ARKit has no such shape,
-or where MediaPipe's network never moves it. Left and right are averaged.
+The table: ARKit's shapes are FACS movements under other names. The correspondence follows Melinda Ozel's "ARKit to FACS
+cheat sheet" (https://melindaozel.com/arkit-to-facs-cheat-sheet) and the movements' definitions in the FACS manual
+(Ekman, Friesen and Hager, 2002); the rows marked ``ours`` in :data:`NOTES` are approximations where ARKit has no such
+shape, or where MediaPipe's network never moves it. Left and right are averaged.
+
+The regression: 52 blendshapes to py-feat's own action units (those of its ``v1``) by partial least squares, as in
+``feat.utils.blendshape_to_au``; its authors give a variance-weighted R2 of .24 over videos not fitted on.
 """
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from miar.errors import UnavailableError
 from miar.features.contract import FloatArray
 
 ACTION_UNITS = (
@@ -79,6 +86,43 @@ def action_units(blendshapes: FloatArray) -> FloatArray:
     cheek_raiser = ACTION_UNITS.index("AU06")
     units[:, cheek_raiser] = np.maximum(units[:, cheek_raiser], duchenne)
     return units.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class UnitRegression:
+    """py-feat's regression; call it as :func:`action_units`."""
+
+    coef: FloatArray
+    """(52, 20)"""
+    intercept: FloatArray
+    """(20,)"""
+
+    def __call__(self, blendshapes: FloatArray) -> FloatArray:
+        """(n, 52) FaceLandmarker blendshapes -> (n, 20) action units in 0..1."""
+        return np.clip(blendshapes @ self.coef + self.intercept, 0.0, 1.0).astype(np.float32)
+
+
+def read_regression(path: Path) -> UnitRegression:
+    """py-feat's ``bs_to_au_pls_v2.npz``: ``coef``, ``intercept``, and the names of rows and columns.
+
+    Raises:
+        UnavailableError: it cannot be read, or is not of these blendshapes and action units.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            shapes, units = ([str(name) for name in stored[key]] for key in ("bs_columns", "au_columns"))
+            coef = np.asarray(stored["coef"], dtype=np.float32)
+            intercept = np.asarray(stored["intercept"], dtype=np.float32)
+        rows, columns = [shapes.index(name) for name in BLENDSHAPES], [units.index(name) for name in ACTION_UNITS]
+        found = UnitRegression(coef[np.ix_(rows, columns)], intercept[columns])
+        if coef.shape != (len(shapes), len(units)) or not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+            raise ValueError(f"coefficients of shape {coef.shape}, or not finite")
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise UnavailableError(
+            f"{path} is no regression of action units from blendshapes ({text}): run: miar fetch pyfeat-au"
+        ) from error
+    return found
 
 
 def unit_summary_columns() -> tuple[str, ...]:

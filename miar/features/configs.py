@@ -1,8 +1,8 @@
 """How each extractor is set up. Everything here that changes an extractor's output is part of its ``config_hash``."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from miar.features.contract import Modality
 from miar.features.encoders import Device, Precision
@@ -71,30 +71,62 @@ class OpenSmileConfig(_ExtractorConfig):
     """Below this share of voiced frames a clip counts as ``missing: no_voice``."""
 
 
-class MediaPipeConfig(_ExtractorConfig):
-    """MediaPipe FaceLandmarker: 52 blendshapes, 20 action units derived from them, head pose."""
+class _FaceConfig(_ExtractorConfig):
+    """What both face extractors can be asked for. Each has its own defaults, see there."""
 
     modality: ClassVar[Modality] = Modality.FACE
+    fps: float
+    num_faces: int
+    max_side: int = Field(default=640, ge=64)
+    """Longest side in pixels of the frames that faces are read from."""
+    face: Literal["largest", "speaking"] = "largest"
+    """Which of several faces the clip is about, decided over the whole clip: the one with the largest area summed over
+    frames, or the one whose mouth moves most."""
+    all_faces: bool = False
+    """Rows of every face instead of the chosen one's, with a leading column ``face``: 0 is the chosen one."""
+
+    @model_validator(mode="after")
+    def _choice_needs_several(self) -> Self:
+        if self.num_faces == 1 and (self.face != "largest" or self.all_faces):
+            raise ValueError("face: speaking and all_faces need num_faces of at least 2")
+        return self
+
+
+class MediaPipeConfig(_FaceConfig):
+    """MediaPipe FaceLandmarker: 52 blendshapes, 20 action units derived from them, head pose."""
+
     extractor: Literal["mediapipe"] = "mediapipe"
     fps: float = Field(default=10.0, gt=0, le=120)
     """Frames per second that are looked at."""
-    max_side: int = Field(default=640, ge=64)
-    """Longest side in pixels given to the landmarker."""
+    num_faces: int = Field(default=1, ge=1, le=16)
+    """How many faces are followed at once. MediaPipe smooths its landmarks over time for a single face only, so that
+    one face gives other values with 2 than with 1."""
     min_detection_confidence: float = Field(default=0.5, ge=0, le=1)
+    action_units: Literal["auto", "table", "pyfeat"] = "auto"
+    """How the action units are made of the blendshapes: by our table, or by py-feat's regression. ``auto``: by the
+    regression where its weights are on this machine (nothing is downloaded for it), else by the table."""
     weights: str | None = None
     """Path of ``face_landmarker.task``; default: ``MIAR_MODEL_DIR``, then the cache, then a download."""
+    action_unit_weights: str | None = None
+    """Folder that holds ``bs_to_au/bs_to_au_pls_v2.npz``; default: ``MIAR_MODEL_DIR``, then the hub cache."""
 
 
-class PyFeatConfig(_ExtractorConfig):
+class PyFeatConfig(_FaceConfig):
     """py-feat action units."""
 
-    modality: ClassVar[Modality] = Modality.FACE
     extractor: Literal["pyfeat"] = "pyfeat"
     detector: Literal["v1", "v2"] = "v1"
     """``v1``: RetinaFace + MobileFaceNet + XGB action units (MIT weights). ``v2``: one multi-task network, for a GPU
     (non-commercial weights)."""
     fps: float = Field(default=5.0, gt=0, le=120)
-    max_side: int = Field(default=640, ge=64)
+    """Frames per second that are looked at."""
+    num_faces: int = Field(default=3, ge=1, le=16)
+    """How many faces are followed at once. Each costs a run of the networks; a single face has the same values
+    whatever stands here."""
+    detect_side: int = Field(default=320, ge=64)
+    """Longest side in pixels at which faces are looked for."""
+    detect_every: int = Field(default=5, ge=1)
+    """Faces are looked for in every n-th frame, and followed by their landmarks between."""
     min_face_score: float = Field(default=0.5, ge=0, le=1)
     weights: str | None = None
     """Folder that holds py-feat's weight files; default: ``MIAR_MODEL_DIR``, then the hub cache, then a download."""

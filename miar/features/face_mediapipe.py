@@ -1,36 +1,39 @@
 """Faces through MediaPipe's FaceLandmarker: 52 blendshapes, 20 action units derived from them, head pose.
 
-- Video mode has memory, so every clip gets a landmarker of its own (15 to 60 ms).
-- One face: the one the landmarker finds first and then follows. Frames without a face leave no row and are counted.
+- Video mode has memory, so every clip gets a landmarker of its own (15 to 60 ms). It looks for faces by a network of
+  its own, while it follows fewer than it was asked for; between, it follows their landmarks.
+- One face by default: the one the landmarker finds first and then follows. Frames without a face leave no row and are
+  counted. Several: see :mod:`miar.features.face_tracks`.
 - Pose in degrees from the facial transformation matrix, in py-feat's convention: pitch > 0 up, yaw > 0 to the
   person's right, roll > 0 tilted towards the person's right shoulder.
-- ``quality_blur`` is 1 / (1 + variance of the Laplacian of the face's grey levels, 0..255): near 0 sharp, 1 without any
-  detail. ``quality_face_size`` is the face's height over the frame's.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from miar.errors import UnavailableError
 from miar.features.action_units import (
     ACTION_UNITS,
     BLENDSHAPES,
     action_units,
-    summarise_units,
+    read_regression,
     unit_summary_columns,
 )
 from miar.features.checksums import sha256_of
 from miar.features.configs import MediaPipeConfig
-from miar.features.contract import Extraction, FeatureSet, Modality, Status
-from miar.features.weights import FACE_LANDMARKER, find_pinned
+from miar.features.contract import Extraction, FeatureSet, FloatArray, Modality
+from miar.features.face_quality import Box, face_quality
+from miar.features.face_tracks import POSE, ClipFaces, Face, quality_columns, sequence_columns
+from miar.features.weights import FACE_LANDMARKER, HubFile, find_pinned, find_pyfeat, only_looking
 from miar.media.decode import VideoFrame
 
-METHOD = 1
-"""Raised whenever a change here or in ``action_units`` changes what comes out."""
-POSE = ("pitch", "yaw", "roll")
-QUALITY = ("quality_frames", "quality_face_share", "quality_face_size", "quality_blur")
+METHOD = 2
+"""Raised whenever a change here, in ``action_units``, ``face_quality`` or ``face_tracks`` changes what comes out."""
 
 
 class MediaPipeExtractor:
@@ -39,10 +42,11 @@ class MediaPipeExtractor:
     def __init__(self, config: MediaPipeConfig) -> None:
         """
         Raises:
-            UnavailableError: ``face_landmarker.task`` is nowhere to be had.
+            UnavailableError: ``face_landmarker.task``, or the regression that is asked for, is nowhere to be had.
         """
         self._config = config
         self._model = find_pinned(FACE_LANDMARKER, config.weights).read_bytes()
+        self._units_of = _units_of(config)
         self._feature_set = mediapipe_feature_set(config)
 
     @property
@@ -58,7 +62,13 @@ class MediaPipeExtractor:
         return self._config.max_side
 
     def open(self) -> "MediaPipeSession":
-        return MediaPipeSession(self._landmarker)
+        return MediaPipeSession(self._landmarker, ClipFaces(self._config, self._values_of))
+
+    def _values_of(self, numbers: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n, 52 + 3) shapes and pose -> (n, 52 + 20 + 3) rows and (n, 20) action units."""
+        shapes, pose = np.split(numbers, [len(BLENDSHAPES)], axis=1)
+        units = self._units_of(shapes)
+        return np.concatenate([shapes, units, pose], axis=1), units
 
     def _landmarker(self) -> Any:
         from mediapipe.tasks.python import BaseOptions, vision
@@ -67,7 +77,7 @@ class MediaPipeExtractor:
             vision.FaceLandmarkerOptions(
                 base_options=BaseOptions(model_asset_buffer=self._model),
                 running_mode=vision.RunningMode.VIDEO,
-                num_faces=1,
+                num_faces=self._config.num_faces,
                 min_face_detection_confidence=self._config.min_detection_confidence,
                 output_face_blendshapes=True,
                 output_facial_transformation_matrixes=True,
@@ -78,85 +88,89 @@ class MediaPipeExtractor:
 class MediaPipeSession:
     """One clip. Keeps numbers per frame, never pictures."""
 
-    def __init__(self, make_landmarker: Any) -> None:
+    def __init__(self, make_landmarker: Callable[[], Any], faces: ClipFaces) -> None:
         self._make_landmarker = make_landmarker
         self._landmarker: Any = None
         self._last_ms = -1
-        self._frames = 0
-        self._shapes: list[list[float]] = []
-        self._poses: list[tuple[float, float, float]] = []
-        self._times: list[float] = []
-        self._sizes: list[float] = []
-        self._blurs: list[float] = []
+        self._faces = faces
 
     def push(self, frame: VideoFrame) -> None:
         import mediapipe as mp
 
         if self._landmarker is None:
             self._landmarker = self._make_landmarker()
-        self._frames += 1
         self._last_ms = max(self._last_ms + 1, round(frame.time_s * 1000))
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame.rgb))
-        result = self._landmarker.detect_for_video(image, self._last_ms)
-        if not (result.face_blendshapes and result.face_landmarks and result.facial_transformation_matrixes):
-            return
-        self._shapes.append([category.score for category in result.face_blendshapes[0]])
-        self._poses.append(head_pose(np.asarray(result.facial_transformation_matrixes[0])))
-        self._times.append(frame.time_s)
-        top, bottom, left, right = _face_box(result.face_landmarks[0])
-        self._sizes.append(bottom - top)
-        self._blurs.append(blur(_crop(frame.rgb, top, bottom, left, right)))
+        found = self._landmarker.detect_for_video(image, self._last_ms)
+        # Each of the three has an entry per face, or none at all.
+        seen = zip(found.face_blendshapes, found.face_landmarks, found.facial_transformation_matrixes, strict=False)
+        self._faces.add(frame.time_s, [_face(frame.rgb, *one) for one in seen])
 
     def close(self) -> Extraction:
         if self._landmarker is not None:
             self._landmarker.close()
             self._landmarker = None
-        if not self._frames:
-            return Extraction.missing("no_video_stream", {"quality_frames": 0.0})
-        quality = {
-            "quality_frames": float(self._frames),
-            "quality_face_share": len(self._shapes) / self._frames,
-        }
-        if not self._shapes:
-            return Extraction.missing("no_face", quality)
-        shapes = np.asarray(self._shapes, dtype=np.float32)
-        units = action_units(shapes)
-        values = np.concatenate([shapes, units, np.asarray(self._poses, dtype=np.float32)], axis=1)
-        quality["quality_face_size"] = float(np.mean(self._sizes))
-        quality["quality_blur"] = float(np.mean(self._blurs))
-        return Extraction(
-            Status.OK,
-            values=np.ascontiguousarray(values, dtype=np.float32),
-            times=np.asarray(self._times, dtype=np.float32),
-            summary=summarise_units(units),
-            quality=quality,
-        )
+        return self._faces.extraction()
 
 
 def mediapipe_feature_set(config: MediaPipeConfig) -> FeatureSet:
     """What a :class:`MediaPipeExtractor` of ``config`` gives.
 
     Raises:
-        UnavailableError: ``face_landmarker.task`` is nowhere to be had.
+        UnavailableError: ``face_landmarker.task``, or the regression that is asked for, is nowhere to be had.
     """
-    model = find_pinned(FACE_LANDMARKER, config.weights)
+    weights = {FACE_LANDMARKER.file_name: find_pinned(FACE_LANDMARKER, config.weights)}
+    regression = _regression_file(config)
+    weights |= {str(file): path for file, path in regression.items()}
     return FeatureSet(
         extractor="mediapipe",
         modality=Modality.FACE,
-        columns=(*BLENDSHAPES, *ACTION_UNITS, *POSE),
+        columns=sequence_columns(config, (*BLENDSHAPES, *ACTION_UNITS, *POSE)),
         rate_hz=config.fps,
         summary_columns=unit_summary_columns(),
-        quality_columns=QUALITY,
+        quality_columns=quality_columns(config),
         config={
             "mode": "video",
             "fps": config.fps,
             "max_side": config.max_side,
             "min_detection_confidence": config.min_detection_confidence,
+            "action_units": "pyfeat" if regression else "table",
+            "num_faces": config.num_faces,
+            "face": config.face,
             "method": METHOD,
         },
         library_versions={"mediapipe": version("mediapipe")},
-        weights={FACE_LANDMARKER.file_name: sha256_of(model)},
+        weights={name: sha256_of(path) for name, path in weights.items()},
     )
+
+
+def _regression_file(config: MediaPipeConfig) -> dict[HubFile, Path]:
+    """The regression of action units and where it lies; empty where the table is to be used.
+
+    Raises:
+        UnavailableError: it is asked for, by name or by its folder, and nowhere to be had.
+    """
+    if config.action_units == "table":
+        return {}
+    if config.action_units == "pyfeat" or config.action_unit_weights is not None:
+        return find_pyfeat("au", config.action_unit_weights)
+    try:
+        with only_looking():
+            return find_pyfeat("au")
+    except UnavailableError:
+        return {}
+
+
+def _units_of(config: MediaPipeConfig) -> Callable[[FloatArray], FloatArray]:
+    """(n, 52) blendshapes -> (n, 20) action units."""
+    return next(map(read_regression, _regression_file(config).values()), action_units)
+
+
+def _face(rgb: NDArray[np.uint8], shapes: Any, landmarks: Any, matrix: Any) -> Face:
+    pose = head_pose(np.asarray(matrix))
+    box = _face_box(landmarks, rgb)
+    numbers = np.array([*(category.score for category in shapes), *pose], dtype=np.float32)
+    return Face(box, numbers, face_quality(rgb, box, pitch=pose[0], yaw=pose[1]))
 
 
 def head_pose(matrix: NDArray[Any]) -> tuple[float, float, float]:
@@ -172,23 +186,8 @@ def head_pose(matrix: NDArray[Any]) -> tuple[float, float, float]:
     return float(np.degrees(-about_x)), float(np.degrees(-about_y)), float(np.degrees(about_z))
 
 
-def blur(rgb: NDArray[np.uint8]) -> float:
-    """1 / (1 + variance of the Laplacian) of a picture's grey levels; 1 for one of less than 3 x 3 pixels."""
-    if min(rgb.shape[:2]) < 3:
-        return 1.0
-    grey = rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    return 1.0 / (1.0 + float(laplacian.var()))
-
-
-def _face_box(landmarks: Any) -> tuple[float, float, float, float]:
-    """Top, bottom, left and right of the face as shares of the frame."""
-    xs, ys = [point.x for point in landmarks], [point.y for point in landmarks]
-    return min(ys), max(ys), min(xs), max(xs)
-
-
-def _crop(rgb: NDArray[np.uint8], top: float, bottom: float, left: float, right: float) -> NDArray[np.uint8]:
+def _face_box(landmarks: Any, rgb: NDArray[np.uint8]) -> Box:
+    """The box around the landmarks, which are given as shares of the frame."""
     height, width = rgb.shape[:2]
-    rows = slice(max(0, int(top * height)), max(0, int(bottom * height)))
-    columns = slice(max(0, int(left * width)), max(0, int(right * width)))
-    return rgb[rows, columns]
+    xs, ys = [point.x for point in landmarks], [point.y for point in landmarks]
+    return np.array([min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height])

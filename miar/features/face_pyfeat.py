@@ -2,43 +2,46 @@
 
 - ``v1``: RetinaFace, MobileFaceNet landmarks, gradient-boosted action units, pose from the landmarks. Emotion, identity
   and gaze are not built. ``v2``: RetinaFace and one multi-task network, in float32 on every device.
-- Frames go in as tensors, a bounded batch at a time. Where a frame shows several faces the largest is taken; frames
-  without a face leave no row and are counted.
+- Faces are looked for at ``detect_side`` in every ``detect_every``-th frame, and wherever none is followed. Between,
+  the box of a face is that around its landmarks of the frame before, enlarged at each side by as much of the landmarks'
+  extent as the detector's box exceeded them. A face is lost, and the frame is looked through at once, where
+
+  - the picture in the box is another one: its grey levels at 16 x 16 correlate by less than :data:`SAME_PICTURE` with
+    those that were in the box one frame before (a cut, or a face that left);
+  - the box of the new landmarks overlaps the one they were read from by less than :data:`SAME_PLACE` (a jump in place
+    or size, or no sensible landmarks at all), or two followed faces have run into each other.
+- Of more than ``num_faces`` faces those that are followed already come first, then the largest. Which is which over the
+  clip, and which one it is about: :mod:`miar.features.face_tracks`. Frames without a face leave no row and are counted.
 - Pose in degrees (py-feat gives radians): pitch > 0 up, yaw > 0 to the person's right, roll > 0 tilted to their right.
-- py-feat turns gradients off for the whole process when a detector is built, and sets ``OMP_NUM_THREADS`` when it is
-  imported; both are put back.
-- Its weights hold a ``skops`` file, whose loader py-feat tells to trust every type in it. So the types are looked at
-  first, and a file with any but classes of xgboost, scikit-learn and py-feat is refused.
 """
 
-import os
-import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from miar.errors import UnavailableError
-from miar.features.action_units import ACTION_UNITS, summarise_units, unit_summary_columns
+from miar.features.action_units import ACTION_UNITS, unit_summary_columns
 from miar.features.checksums import sha256_of
 from miar.features.configs import PyFeatConfig
-from miar.features.contract import Extraction, FeatureSet, FloatArray, Modality, Status
-from miar.features.weights import HubFile, find_pyfeat
+from miar.features.contract import Extraction, FeatureSet, FloatArray, Modality
+from miar.features.face_quality import Box, area, crop, face_quality
+from miar.features.face_tracks import POSE, ClipFaces, Face, overlap, quality_columns, sequence_columns
+from miar.features.pyfeat_networks import PyFeatNetworks, Reading
+from miar.features.weights import find_pyfeat
 from miar.media.decode import VideoFrame
 
-METHOD = 1
-"""Raised whenever a change in this file changes what comes out."""
-BATCH_FRAMES = 8
-POSE = ("pitch", "yaw", "roll")
-QUALITY = ("quality_frames", "quality_face_share", "quality_face_size", "quality_face_score")
-TRUSTED_TYPES = re.compile(
-    r"((xgboost|sklearn|feat\.au_detectors)(\.\w+)*\.|__main__\.)[A-Z]\w*|builtins\.bytearray|collections\.OrderedDict"
-)
-"""Classes of the three libraries (never functions), and two containers that xgboost's own state is made of."""
+METHOD = 2
+"""Raised whenever a change here, in ``pyfeat_networks``, ``face_quality`` or ``face_tracks`` changes what comes out."""
+SCORE = ("quality_face_score",)
+SAME_PICTURE = 0.6
+"""In real footage at 5 frames a second 99 % of the pairs of frames of one face are above (18 of 19 in the quickest)."""
+SAME_PLACE = 0.5
+"""In the same footage no pair is below .73."""
+ONE_FACE = 0.4
+"""Two boxes that overlap by more are of one face, as for py-feat's own suppression of double finds."""
+PATCH = 16
 
 
 class PyFeatExtractor:
@@ -51,16 +54,7 @@ class PyFeatExtractor:
         """
         self._config = config
         self._feature_set = pyfeat_feature_set(config)
-        files = find_pyfeat(config.detector, config.weights)
-        build = _build_v1 if config.detector == "v1" else _build_v2
-        with _process_state_kept(), _answered_locally(files):
-            try:
-                self._detector = build(files, config)
-            except UnavailableError:
-                raise
-            except Exception as error:
-                text = " ".join(str(error).split())[:200]
-                raise UnavailableError(f"py-feat cannot read its weights ({text}): fetch them again") from error
+        self._networks = PyFeatNetworks(config)
 
     @property
     def feature_set(self) -> FeatureSet:
@@ -75,74 +69,86 @@ class PyFeatExtractor:
         return self._config.max_side
 
     def open(self) -> "PyFeatSession":
-        return PyFeatSession(self._detect)
+        return PyFeatSession(self._networks, self._config)
 
-    def _detect(self, frames: list[VideoFrame]) -> list[FloatArray | None]:
-        """Per frame: action units (20), pose (3), height of the face over the frame's and score; or ``None``."""
-        import torch
 
-        with _process_state_kept(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            images = torch.stack([torch.from_numpy(f.rgb.transpose(2, 0, 1).copy()) for f in frames])
-            faces = self._detector.detect_faces(images, face_detection_threshold=self._config.min_face_score)
-            seen = [i for i, face in enumerate(faces) if not bool(torch.isnan(face["boxes"]).any())]
-            if not seen:
-                return [None] * len(frames)
-            table = self._detector.forward([faces[i] for i in seen], _batch(images[seen]))
-        rows: list[FloatArray | None] = [None] * len(frames)
-        first = 0
-        for i in seen:
-            count = len(faces[i]["scores"])
-            rows[i] = _largest_face(table.iloc[first : first + count])
-            first += count
-        return rows
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """A face in the last frame."""
+
+    box: Box
+    """Where its next landmarks are read."""
+    margins: Box
+    """(4,) by how much of the landmarks' width and height its box exceeds them, left, top, right and bottom."""
+    patch: FloatArray
+    """(PATCH * PATCH,) grey levels in the box, in the frame that the box is of."""
+    score: float
+    """The detector's, when it saw the face last."""
 
 
 class PyFeatSession:
-    """One clip. Holds at most :data:`BATCH_FRAMES` pictures."""
+    """One clip. Holds numbers and a few pictures of 16 x 16, and the one frame it is given."""
 
-    def __init__(self, detect: Callable[[list[VideoFrame]], list[FloatArray | None]]) -> None:
-        self._detect = detect
-        self._waiting: list[VideoFrame] = []
-        self._frames = 0
-        self._rows: list[FloatArray] = []
-        self._times: list[float] = []
+    def __init__(self, networks: PyFeatNetworks, config: PyFeatConfig) -> None:
+        self._networks = networks
+        self._config = config
+        self._faces = ClipFaces(config, _values_of, SCORE)
+        self._followed: list[_Followed] = []
+        self._since_look = 0
+        self._shape: tuple[int, ...] | None = None
 
     def push(self, frame: VideoFrame) -> None:
-        self._frames += 1
-        if self._waiting and self._waiting[0].rgb.shape != frame.rgb.shape:
-            self._flush()
-        self._waiting.append(frame)
-        if len(self._waiting) == BATCH_FRAMES:
-            self._flush()
+        rgb = frame.rgb
+        self._since_look += 1
+        due = self._since_look >= self._config.detect_every or rgb.shape != self._shape
+        self._shape = rgb.shape
+        seen = None if due or not self._followed else self._follow(rgb)
+        if seen is None:
+            seen = self._look(rgb)
+        self._followed = [followed for _, followed in seen]
+        self._faces.add(frame.time_s, [_face(rgb, reading, followed) for reading, followed in seen])
 
     def close(self) -> Extraction:
-        if not self._frames:
-            return Extraction.missing("no_video_stream", {"quality_frames": 0.0})
-        self._flush()
-        quality = {
-            "quality_frames": float(self._frames),
-            "quality_face_share": len(self._rows) / self._frames,
-        }
-        if not self._rows:
-            return Extraction.missing("no_face", quality)
-        rows = np.stack(self._rows)
-        width = len(ACTION_UNITS) + len(POSE)
-        quality["quality_face_size"], quality["quality_face_score"] = map(float, rows[:, width:].mean(axis=0))
-        return Extraction(
-            Status.OK,
-            values=np.ascontiguousarray(rows[:, :width], dtype=np.float32),
-            times=np.asarray(self._times, dtype=np.float32),
-            summary=summarise_units(rows[:, : len(ACTION_UNITS)]),
-            quality=quality,
-        )
+        return self._faces.extraction()
 
-    def _flush(self) -> None:
-        frames, self._waiting = self._waiting, []
-        for frame, row in zip(frames, self._detect(frames) if frames else [], strict=True):
-            if row is not None:
-                self._rows.append(row)
-                self._times.append(frame.time_s)
+    def _look(self, rgb: NDArray[np.uint8]) -> list[tuple[Reading, _Followed]]:
+        """The faces that the detector finds."""
+        self._since_look = 0
+        boxes, scores = self._networks.find(rgb)
+        kept = self._kept(boxes)
+        if not kept:
+            return []
+        boxes, scores = boxes[kept], scores[kept]
+        readings = self._networks.read(rgb, boxes)
+        return [
+            (reading, _Followed(box, _margins(box, _extent(reading)), _patch(rgb, box), float(score)))
+            for reading, box, score in zip(readings, boxes, scores, strict=True)
+        ]
+
+    def _kept(self, boxes: FloatArray) -> list[int]:
+        """Which of the boxes are followed on."""
+
+        def weight(index: int) -> tuple[bool, float]:
+            known = any(overlap(boxes[index], followed.box) > ONE_FACE for followed in self._followed)
+            return known, area(boxes[index])
+
+        return sorted(range(len(boxes)), key=weight, reverse=True)[: self._config.num_faces]
+
+    def _follow(self, rgb: NDArray[np.uint8]) -> list[tuple[Reading, _Followed]] | None:
+        """The faces of the frame before, where they are now; ``None`` if one is lost."""
+        if any(_likeness(_patch(rgb, face.box), face.patch) < SAME_PICTURE for face in self._followed):
+            return None
+        readings = self._networks.read(rgb, np.stack([face.box for face in self._followed]).astype(np.float32))
+        boxes = [
+            _enlarged(_extent(reading), face.margins) for reading, face in zip(readings, self._followed, strict=True)
+        ]
+        kept_place = all(overlap(box, face.box) >= SAME_PLACE for box, face in zip(boxes, self._followed, strict=True))
+        if not kept_place or _run_together(boxes):
+            return None
+        return [
+            (reading, _Followed(box, face.margins, _patch(rgb, box), face.score))
+            for reading, face, box in zip(readings, self._followed, boxes, strict=True)
+        ]
 
 
 def pyfeat_feature_set(config: PyFeatConfig) -> FeatureSet:
@@ -157,15 +163,19 @@ def pyfeat_feature_set(config: PyFeatConfig) -> FeatureSet:
     return FeatureSet(
         extractor="pyfeat",
         modality=Modality.FACE,
-        columns=(*ACTION_UNITS, *POSE),
+        columns=sequence_columns(config, (*ACTION_UNITS, *POSE)),
         rate_hz=config.fps,
         summary_columns=unit_summary_columns(),
-        quality_columns=QUALITY,
+        quality_columns=quality_columns(config, SCORE),
         config={
             "detector": config.detector,
             "fps": config.fps,
             "max_side": config.max_side,
+            "detect_side": config.detect_side,
+            "detect_every": config.detect_every,
             "min_face_score": config.min_face_score,
+            "num_faces": config.num_faces,
+            "face": config.face,
             "method": METHOD,
         },
         library_versions={"py-feat": version("py-feat")},
@@ -173,124 +183,53 @@ def pyfeat_feature_set(config: PyFeatConfig) -> FeatureSet:
     )
 
 
-def _build_v1(files: dict[HubFile, Path], config: PyFeatConfig) -> Any:
-    from feat.detector import Detectorv1
-    from feat.utils import face_pose_mlp
-
-    by_name = {file.file_name: path for file, path in files.items()}
-    _refuse_untrusted(by_name["xgb_au_classifier_v2.skops"])
-    without: dict[str, Any] = {"emotion_model": None, "identity_model": None, "gaze_model": None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that RetinaFace leaves the pose to the landmarks, which is meant
-        detector: Any = Detectorv1(
-            face_model="retinaface", landmark_model="mobilefacenet", au_model="xgb", device=_device(config), **without
-        )
-    detector.facepose_detector.detection_threshold = config.min_face_score
-    # The pose network is read at the first face and kept for the process; read it now, from our file.
-    face_pose_mlp._CACHE.clear()
-    if face_pose_mlp._load_pose_mlp(device=str(detector.device)) is None:
-        raise ValueError("pose_mlp_v2.safetensors needs pose_mlp_v2.json beside it")
-    return detector
+def _values_of(numbers: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(n, 20 + 3) action units and pose -> the same, and the (n, 20) action units."""
+    return numbers, numbers[:, : len(ACTION_UNITS)]
 
 
-def _build_v2(files: dict[HubFile, Path], config: PyFeatConfig) -> Any:
-    from feat.detector_v2 import Detectorv2
-
-    weights = next(path for file, path in files.items() if "multitask" in file.repo)
-    without: dict[str, Any] = {"identity_model": None}
-    detector: Any = Detectorv2(device=_device(config), multitask_weights=str(weights), amp=False, **without)
-    detector.face_detector.detection_threshold = config.min_face_score
-    return detector
+def _face(rgb: NDArray[np.uint8], reading: Reading, followed: _Followed) -> Face:
+    quality = face_quality(rgb, followed.box, pitch=float(reading.pose[0]), yaw=float(reading.pose[1]))
+    numbers = np.concatenate([reading.units, reading.pose])
+    return Face(followed.box, numbers, np.append(quality, np.float32(followed.score)))
 
 
-def _device(config: PyFeatConfig) -> str:
-    import torch
-
-    if config.device != "auto":
-        return config.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _extent(reading: Reading) -> Box:
+    """The box around the landmarks."""
+    return np.concatenate([reading.landmarks.min(axis=0), reading.landmarks.max(axis=0)])
 
 
-def _refuse_untrusted(path: Path) -> None:
-    from skops.io import get_untrusted_types
-
-    strange = [name for name in get_untrusted_types(file=path) if not TRUSTED_TYPES.fullmatch(name)]
-    if strange:
-        raise UnavailableError(
-            f"{path} holds {', '.join(strange)}, which py-feat's weights do not: fetch it again from py-feat/xgb_au"
-        )
+def _sides(box: Box) -> Box:
+    """(4,) width, height, width, height; a pixel at least."""
+    return np.maximum(np.tile(box[2:] - box[:2], 2), 1.0)
 
 
-def _batch(images: Any) -> dict[str, Any]:
-    """What py-feat's data loader would hand over for pictures that were neither scaled nor padded."""
-    import torch
-
-    count = len(images)
-    nothing = torch.zeros(count)
-    return {
-        "Image": images,
-        "Frame": torch.arange(count),
-        "FileName": ["tensor"] * count,
-        "Scale": torch.ones(count),
-        "Padding": dict.fromkeys(("Left", "Top", "Right", "Bottom"), nothing),
-    }
+def _margins(box: Box, extent: Box) -> Box:
+    return (extent - box) * np.array([1, 1, -1, -1]) / _sides(extent)
 
 
-def _largest_face(table: Any) -> FloatArray:
-    """(25,) of the largest face of one frame: action units, pose in degrees, relative height, score."""
-    area = (table["FaceRectWidth"] * table["FaceRectHeight"]).to_numpy()
-    face = table.iloc[int(area.argmax())]
-    units = face[list(ACTION_UNITS)].to_numpy(dtype=np.float32)
-    pose = np.degrees(face[["Pitch", "Yaw", "Roll"]].to_numpy(dtype=np.float32))
-    size = face["FaceRectHeight"] / face["FrameHeight"]
-    return np.concatenate([units, pose, np.array([size, face["FaceScore"]])]).astype(np.float32)
+def _enlarged(extent: Box, margins: Box) -> Box:
+    """What :func:`_margins` was made of: the box that exceeds the landmarks by these shares of their extent."""
+    return extent - margins * _sides(extent) * np.array([1, 1, -1, -1])
 
 
-@contextmanager
-def _process_state_kept() -> Iterator[None]:
-    """Put back what py-feat changes for the whole process: gradients, and the number of OpenMP threads."""
-    import torch  # before py-feat, so that its thread count is the machine's and not py-feat's
+def _patch(rgb: NDArray[np.uint8], box: Box) -> FloatArray:
+    """(PATCH * PATCH,) mean grey levels of what the frame shows of the box; zeros where that is nothing."""
+    from PIL import Image
 
-    gradients, threads = torch.is_grad_enabled(), os.environ.get("OMP_NUM_THREADS")
-    try:
-        yield
-    finally:
-        torch.set_grad_enabled(gradients)
-        if threads is None:
-            os.environ.pop("OMP_NUM_THREADS", None)
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads
+    shown = crop(rgb, box)
+    if 0 in shown.shape:
+        return np.zeros(PATCH * PATCH, dtype=np.float32)
+    small = Image.fromarray(np.ascontiguousarray(shown)).convert("L").resize((PATCH, PATCH), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).reshape(-1)
 
 
-@contextmanager
-def _answered_locally(files: dict[HubFile, Path]) -> Iterator[None]:
-    """Let py-feat's requests to the hub be answered from ``files`` while a detector is built.
+def _likeness(one: FloatArray, other: FloatArray) -> float:
+    """Correlation of two patches; 0 where one of them has no detail."""
+    one, other = one - one.mean(), other - other.mean()
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / size if size > 0 else 0.0
 
-    Its constructors take no paths. They ask ``huggingface_hub`` for a file of a repository, under names imported into
-    several modules; those names are replaced for the time being, and a file that we did not foresee is an error.
-    """
-    import huggingface_hub
-    from feat import detector, utils
-    from feat.utils import face_pose_mlp
 
-    def local(repo_id: str, filename: str, **_: Any) -> str:
-        path = files.get(HubFile(repo_id, filename))
-        if path is None:
-            raise ValueError(f"this version of py-feat also wants {repo_id}/{filename}")
-        return str(path)
-
-    replacements = (
-        (huggingface_hub, "hf_hub_download", local),
-        (detector, "hf_hub_download", local),
-        (detector, "hf_hub_download_with_fallback", local),
-        (utils, "hf_hub_download_with_fallback", local),
-        (face_pose_mlp, "_resolve_weights_path", lambda: None),  # else an environment variable would win
-    )
-    originals = [(module, name, getattr(module, name)) for module, name, _ in replacements]
-    try:
-        for module, name, replacement in replacements:
-            setattr(module, name, replacement)
-        yield
-    finally:
-        for module, name, original in originals:
-            setattr(module, name, original)
+def _run_together(boxes: Sequence[Box]) -> bool:
+    return any(overlap(one, other) > ONE_FACE for i, one in enumerate(boxes) for other in boxes[:i])

