@@ -17,8 +17,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 
 from miar.errors import ConfigError, FeatureMismatchError, UserError
-from miar.models.encoder import CLIP, LayerMix, Stem, shorten
 from miar.models.config import CONFIGS, SystemConfig
+from miar.models.encoder import CLIP, LayerMix, Stem, shorten
 from miar.models.features import summary_groups
 from miar.models.miar import MIAR, MIARConfig
 from miar.models.pretrained import fingerprint
@@ -152,7 +152,7 @@ def test_a_saved_model_gives_the_same_scores(tmp_path: Path, classes: bool, syst
 
 def test_a_model_of_another_system_is_refused_by_name(tmp_path: Path) -> None:
     SYSTEMS["mgcma"].for_dataset(small("mgcma"), made_dataset(40)).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="of the system 'mgcma': load it with MGCMA.from_pretrained") as caught:
+    with pytest.raises(UserError, match="of the system 'mgcma': load it with MGCMA") as caught:
         MIAR.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
 
