@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", bound="System")
 
-FORMAT = 1
-"""Raised when an older version could not read what this one writes."""
+FORMAT = 2
+"""Raised when an older version could not read what this one writes. 2: systems beside MIAR, and their settings."""
 WEIGHTS, CONFIG, METRICS, CLIPS, CARD = (
     "model.safetensors",
     "config.json",

@@ -26,7 +26,7 @@ from miar.replacing import replacing
 from miar.training.config import TrainingConfig
 from miar.training.modality_dropout import drop_modalities
 from miar.training.optimizer import AveragedWeights, build_optimizer, build_schedule
-from miar.training.selection import Selection, select_clips
+from miar.training.selection import Selection, check_categories, select_clips
 from miar.training.validation import validate
 
 HISTORY = "history.json"
@@ -41,7 +41,8 @@ class EpochReport:
     epochs: int
     """Most passes there will be."""
     losses: dict[str, float]
-    """Mean training loss: ``total``, ``task``, and each other term that is on, before its weight."""
+    """Mean training loss: ``total``, ``task``, each other term that is on, before its weight, and
+    ``combination_skipped``, the share of views without a positive."""
     validation: dict[str, float]
     """``mae`` and ``corr`` in label units, or ``loss`` and ``accuracy`` for classes."""
     learning_rate: float
@@ -110,6 +111,7 @@ class _Trainer:
         self.out_dir = out_dir
         self.device = pick_device(config.device)
         model = SYSTEMS[model_config.system].for_dataset(model_config, chosen.train)
+        check_categories(model_config, chosen.train, model.target)
         model.record.validation_clip_ids = frozenset(chosen.valid.clip_ids)
         model.record.training_config = asdict(config)
         self.train, self.valid = chosen.train, chosen.valid

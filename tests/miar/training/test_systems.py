@@ -12,6 +12,7 @@ import torch
 from made_clips import as_classes, made_dataset
 
 from miar.data.dataset import ClipDataset
+from miar.errors import UserError
 from miar.models.config import CONFIGS, MIARConfig, SystemConfig
 from miar.models.system import System
 from miar.models.systems import SYSTEMS
@@ -100,6 +101,7 @@ def test_mgcmas_levels_reach_the_weights(change: dict) -> None:
         {"sample_weighting": "off"},
         {"sample_weighting": "uncertain"},
         {"sample_weighting": "certain_first"},
+        {"sample_weighting_warmup": 0.0},
     ],
 )
 def test_mcurs_parts_reach_the_weights(change: dict) -> None:
@@ -128,6 +130,16 @@ def test_one_modality_trains_mgcma_by_the_task_alone() -> None:
     losses = result.history[0].losses
     assert losses["contrastive"] == losses["distribution"] == 0.0
     assert losses["total"] == losses["task"]
+
+
+def test_labels_of_one_sign_need_bins() -> None:
+    train, valid = (replace(one, targets=one.targets + 100) for one in (clips(48, 1), clips(20, 2)))
+    with pytest.raises(UserError, match="set category_width") as caught:
+        fit(SETTINGS["mcur"], train, valid, SHORT)
+    assert "\n" not in str(caught.value)
+    losses = fit(replace(SETTINGS["mcur"], category_width=1.0), train, valid, SHORT).history[0].losses
+    assert losses["combination"] > 0
+    fit(replace(SETTINGS["mcur"], combination_weight=0.0), train, valid, SHORT)
 
 
 def untrained(config: SystemConfig, dataset: ClipDataset) -> System:
