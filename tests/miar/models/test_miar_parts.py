@@ -252,6 +252,11 @@ def test_a_checkpoint_of_before_the_digest_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(load_file(path), path, metadata={"format": "pt"})
     assert fingerprint(MIAR.from_pretrained(tmp_path)) == fingerprint(model)
+    tree = json.loads((tmp_path / "config.json").read_text())
+    newer = ("distribution_weight", "combination_weight", "distillation_weight", "views", "sample_weighting")
+    older = {name: value for name, value in tree["config"].items() if name not in newer}
+    (tmp_path / "config.json").write_text(json.dumps(tree | {"format": 1, "config": older}))
+    assert fingerprint(System.from_pretrained(tmp_path)) == fingerprint(model)
     for name in ("config.json", "clips.json"):
         whole = json.loads((tmp_path / name).read_text())
         for key in {"format", "config", "target", "strides", "train", "valid"} & set(whole):

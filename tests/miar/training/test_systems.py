@@ -60,7 +60,7 @@ def clips(count: int, seed: int, *, missing: float = 0.1, classes: bool = False)
 @pytest.mark.parametrize("name", ["mgcma", "mcur", "combined"])
 def test_a_fit_beats_the_mean_by_far(name: str) -> None:
     train, valid, test = clips(80, 1), clips(20, 2), clips(100, 3)
-    config = replace(QUICK, epochs=8)
+    config = replace(QUICK, epochs=6)
     result = fit(SETTINGS[name], train, valid, config)
     assert type(result.model) is SYSTEMS[SETTINGS[name].system]
     with torch.inference_mode():
