@@ -11,8 +11,16 @@ from typing import ClassVar, Literal, get_args
 from miar.errors import ConfigError
 
 SampleWeighting = Literal["off", "certain", "uncertain", "certain_first"]
-_WEIGHTS = ("aux_weight", "contrastive_weight", "normalization_weight", "distribution_weight", "combination_weight")
-_WEIGHTS += ("distillation_weight",)
+_AT_LEAST_0 = (
+    "aux_weight",
+    "contrastive_weight",
+    "normalization_weight",
+    "distribution_weight",
+    "combination_weight",
+    "distillation_weight",
+    "category_width",
+    "sample_weighting_strength",
+)
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,8 @@ class SystemConfig:
             raise ConfigError(f"width {self.width} must be a multiple of 2 x heads ({2 * self.heads})")
         if min(self.encoder_layers, self.interaction_layers, self.gate_steps) < 0:
             raise ConfigError("encoder_layers, interaction_layers and gate_steps must be at least 0")
-        sizes = (*_WEIGHTS, "category_width", "sample_weighting_strength")
-        if not all(0 <= getattr(self, name) < math.inf for name in sizes):
-            raise ConfigError(f"{', '.join(sizes)} must be finite and at least 0")
+        if not all(0 <= getattr(self, name) < math.inf for name in _AT_LEAST_0):
+            raise ConfigError(f"{', '.join(_AT_LEAST_0)} must be finite and at least 0")
         if not (0 <= self.dropout < 1 and 0 <= self.feature_dropout < 1):
             raise ConfigError("dropout and feature_dropout must be at least 0 and below 1")
         if not 0 <= self.sample_weighting_warmup <= 1:
