@@ -27,8 +27,8 @@ def train(
         out: Folder for the model; a model that is there is replaced.
         snapshot: Id or name of a snapshot; empty: one is taken now.
         features: Modalities, extractors or feature sets to use; empty: the newest of each modality.
-        system: Which system to train; miar is the one there is.
-        model: Fields of the model's configuration to change from their defaults.
+        system: Which system to train: miar, mgcma or mcur.
+        model: Fields of the system's configuration to change from their defaults.
         training: Fields of the training configuration to change from their defaults.
     """
     result = train_model(

@@ -25,7 +25,7 @@ def train(
     labels: Annotated[str, typer.Option("--labels", "-l", help="Name of the label to predict.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
     snapshot: SnapshotOption = None,
-    system: Annotated[str, typer.Option(help="Which system to train.")] = "miar",
+    system: Annotated[str, typer.Option(help="Which system to train: miar, mgcma or mcur.")] = "miar",
     features: Annotated[
         list[str] | None,
         typer.Option(help="Modalities, extractors or feature sets to use (repeat, or separate by commas)."),

@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING
 from miar.models.features import feature_set_name
 
 if TYPE_CHECKING:
-    from miar.models.miar import MIAR
+    from miar.models.system import System
 
 TEMPLATE = """---
 library_name: miar
 tags: [multimodal, emotion-recognition, {task}]
 ---
 
-# MIAR: {label}
+# {system}: {label}
 
-Predicts {what} of a spoken clip from {modalities}, by the MIAR architecture (our reading of arXiv
-2601.02414).
+Predicts {what} of a spoken clip from {modalities}, by {system} (our reading of arXiv
+{paper}).
 
 ## Intended use
 
 Batch scoring of recordings of people who agreed to it, of the kind the model was trained on: research, and
-reviews that a person reads. Load it with `MIAR.from_pretrained(folder)`, or run
+reviews that a person reads. Load it with `{system}.from_pretrained(folder)`, or run
 `miar score STORE --model FOLDER`.
 
 ## Limits
@@ -52,7 +52,7 @@ These clips chose the epoch, so they flatter the model; `miar evaluate` measures
 """
 
 
-def model_card(model: "MIAR") -> str:
+def model_card(model: "System") -> str:
     """Markdown: intended use, limits, training data, feature sets, metrics."""
     record, target = model.record, model.target
     if target.classes:
@@ -66,6 +66,8 @@ def model_card(model: "MIAR") -> str:
     ]
     measures = [f"| {name} | {value:.4g} |" for name, value in record.metrics.items() if isinstance(value, int | float)]
     return TEMPLATE.format(
+        system=type(model).__name__,
+        paper=model.paper,
         task="classification" if target.classes else "regression",
         label=target.label,
         what=f"the class `{target.label}`" if target.classes else f"the number `{target.label}`",

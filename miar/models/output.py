@@ -1,20 +1,20 @@
-"""What a MIAR model says, and where it comes from."""
+"""What a model says, and where it comes from."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from miar.data.batches import MODALITIES
+from miar.models.encoder import Encoded
 
 TOKENS = ("joint", *MODALITIES)
-"""Order of the four feature tokens."""
+"""Order of the four tokens. A system without a joint one gives it no weight."""
 
 
 @dataclass
-class MIAROutput:
-    """What MIAR says of B clips. Whatever a clip has no modality for is NaN (weights: 0)."""
+class Output:
+    """What a model says of B clips. Whatever a clip has no modality for is NaN (weights: 0)."""
 
     prediction: Tensor
     """(B,) in label units; for classes, the index of the likeliest."""
@@ -29,10 +29,16 @@ class MIAROutput:
     """(B, 4, O)"""
     probabilities: Tensor | None
     """(B, C) of the classes; ``None`` for a label that is a number."""
+    available: Tensor
+    """(B, M) the modalities that were read."""
+    has_token: Tensor
+    """(B, 4) bool, the tokens that there are."""
+    fused: Tensor
+    """(B, d) sum_k w_k tau_k, what the head reads; 0 for a clip with no modality."""
     shared: dict[str, Tensor] = field(default_factory=dict)
     """u_m (B, p) by modality, of unit length; 0 where m is absent."""
-    available: Tensor = field(default_factory=lambda: torch.zeros(0, len(MODALITIES), dtype=torch.bool))
-    """(B, M) the modalities that were read."""
+    sequences: dict[str, Encoded] = field(default_factory=dict)
+    """H_m by modality, before they interact; for the objectives."""
 
 
 @dataclass

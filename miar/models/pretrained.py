@@ -10,7 +10,7 @@ import math
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,15 +18,16 @@ from torch import Tensor
 from miar.errors import UserError
 from miar.hashing import stable_key
 from miar.models.card import model_card
-from miar.models.config import MIARConfig
 from miar.models.target import TargetSpec
 from miar.replacing import replacing
 
 if TYPE_CHECKING:
-    from miar.models.miar import MIAR
+    from miar.models.system import System
 
-FORMAT = 1
-"""Raised when an older version could not read what this one writes."""
+Kind = TypeVar("Kind", bound="System")
+
+FORMAT = 2
+"""Raised when an older version could not read what this one writes. 2: systems beside MIAR, and their settings."""
 WEIGHTS, CONFIG, METRICS, CLIPS, CARD = (
     "model.safetensors",
     "config.json",
@@ -38,7 +39,7 @@ DIGEST = "belongs_to"
 """Key of the weights' metadata; older checkpoints have none."""
 
 
-def save(model: "MIAR", folder: Path) -> None:
+def save(model: "System", folder: Path) -> None:
     """Write ``model`` into ``folder``; every file is replaced whole, none of them before all are written.
 
     A save that is killed leaves the old model or the new one; in the moment between two renames, a folder that
@@ -66,18 +67,21 @@ def save(model: "MIAR", folder: Path) -> None:
             stack.enter_context(replacing(folder / name)).write_bytes(content)
 
 
-def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
-    """Read a model from a local folder or a hub id, in evaluation mode.
+def load(cls: type[Kind], source: str | Path) -> Kind:
+    """Read a model of the system ``cls``, or of any where it is ``System`` itself, in evaluation mode.
+
+    Args:
+        source: a local folder, or a hub id.
 
     Raises:
-        UserError: no such model, a file that cannot be read, files that do not belong together, or a newer format.
+        UserError: no such model, one of another system, a file that cannot be read, files that do not belong together,
+        or a newer format.
     """
     from safetensors import SafetensorError
 
     folder = _locate(source)
     tree, clips = _read_json(folder / CONFIG), _read_json(folder / CLIPS)
-    if tree.get("system") != "miar":
-        raise UserError(f"{source} is not a MIAR model: its {CONFIG} names no system 'miar'")
+    kind = _kind(cls, str(tree.get("system")), source)
     try:
         if tree["format"] > FORMAT:
             raise UserError(f"{source} was written by a newer version of miar: upgrade miar to read it")
@@ -87,7 +91,7 @@ def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
                 f"{source}: {CONFIG} and {CLIPS} do not belong to {WEIGHTS}: copy or train the model again, or wait "
                 "until the training that writes there has ended"
             )
-        model = _build(cls, tree)
+        model = _build(kind, tree)
         model.load_state_dict(state)
         model.record.training_clip_ids = frozenset(clips["train"])
         model.record.validation_clip_ids = frozenset(clips["valid"])
@@ -96,6 +100,18 @@ def load(cls: "type[MIAR]", source: str | Path) -> "MIAR":
         raise UserError(f"{source} is damaged, copy or train it again: {said}") from error
     model.record.metrics = _read_json(folder / METRICS)
     return model.eval()
+
+
+def _kind(cls: type[Kind], system: str, source: str | Path) -> type[Kind]:
+    """The class that the checkpoint names."""
+    from miar.models.systems import SYSTEMS
+
+    if system not in SYSTEMS:
+        raise UserError(f"{source} is not a model of MIAR: its {CONFIG} names none of the systems {', '.join(SYSTEMS)}")
+    kind = SYSTEMS[system]
+    if not issubclass(kind, cls):
+        raise UserError(f"{source} is a model of the system '{system}': load it with {kind.__name__}.from_pretrained")
+    return kind
 
 
 def _read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -107,7 +123,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
         return {name: file.get_tensor(name) for name in file.keys()}, metadata.get(DIGEST)  # noqa: SIM118
 
 
-def fingerprint(model: "MIAR") -> str:
+def fingerprint(model: "System") -> str:
     """16 hex digits over configuration and weights: two models with the same one give the same scores."""
     digest = hashlib.sha256(stable_key(_configuration(model)).encode())
     for name, value in sorted(model.state_dict().items()):
@@ -121,10 +137,10 @@ def json_bytes(tree: Any) -> bytes:
     return (json.dumps(_finite(tree), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _configuration(model: "MIAR") -> dict[str, Any]:
+def _configuration(model: "System") -> dict[str, Any]:
     tree = {
         "format": FORMAT,
-        "system": "miar",
+        "system": model.config_class.system,
         "config": asdict(model.config),
         "target": asdict(model.target),
         "feature_sets": model.feature_sets,
@@ -135,7 +151,7 @@ def _configuration(model: "MIAR") -> dict[str, Any]:
     return _finite(tree)
 
 
-def _build(cls: "type[MIAR]", tree: dict[str, Any]) -> "MIAR":
+def _build(cls: type[Kind], tree: dict[str, Any]) -> Kind:
     target = dict(tree["target"])
     spec = TargetSpec(
         label=target["label"],
@@ -144,7 +160,7 @@ def _build(cls: "type[MIAR]", tree: dict[str, Any]) -> "MIAR":
         classes=tuple(target["classes"]),
         class_shares=tuple(target["class_shares"]),
     )
-    model = cls(MIARConfig(**tree["config"]), spec, tree["feature_sets"], tree["strides"])
+    model = cls(cls.config_class(**tree["config"]), spec, tree["feature_sets"], tree["strides"])
     model.record.snapshot_id = tree["snapshot_id"]
     model.record.training_config = tree["training_config"]
     return model

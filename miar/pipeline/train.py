@@ -16,11 +16,8 @@ from miar.validation import validated
 from storage import Snapshot, Store
 
 if TYPE_CHECKING:
-    from miar.models.config import MIARConfig
+    from miar.models.config import SystemConfig
     from miar.training.config import TrainingConfig
-
-SYSTEMS = ("miar",)
-"""The systems that `miar train --system` knows."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class TrainingPlan:
     snapshot: Snapshot
     tables: dict[str, str]
     """Modality -> feature table."""
-    model: MIARConfig
+    model: SystemConfig
     training: TrainingConfig
 
     def to_json(self) -> dict[str, Any]:
@@ -65,22 +62,23 @@ def plan_training(
         out: folder for the model; it may exist, the model in it is then replaced.
         snapshot: id or name; ``None`` takes one now.
         features: see :func:`choose_feature_sets`.
-        model: fields of ``MIARConfig`` to change from their defaults.
+        system: one of :data:`miar.models.config.CONFIGS`.
+        model: fields of the system's configuration to change from their defaults.
         training: fields of ``TrainingConfig`` to change from their defaults.
 
     Raises:
         UserError: no such system, label, snapshot, features or field of a configuration; ``out`` is a file.
     """
-    if system not in SYSTEMS:
-        raise ConfigError(f"there is no system '{system}': choose one of {', '.join(SYSTEMS)}")
     # torch takes seconds to import: only what trains pays for it.
     from miar.data.labels import read_label
-    from miar.models.config import MIARConfig
+    from miar.models.config import CONFIGS
     from miar.training.config import TrainingConfig
 
+    if system not in CONFIGS:
+        raise ConfigError(f"there is no system '{system}': choose one of {', '.join(CONFIGS)}")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out is the folder for the model, but {out} is a file")
-    model_config = validated(MIARConfig, dict(model or {}), "model")
+    model_config = validated(CONFIGS[system], dict(model or {}), "model")
     training_config = validated(TrainingConfig, dict(training or {}), "training")
     pinned = open_snapshot(store, snapshot)
     tables = choose_feature_sets(pinned, features)

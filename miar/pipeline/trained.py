@@ -9,17 +9,17 @@ from storage import Snapshot, Store
 
 
 def load_model(source: str) -> Any:
-    """A trained model from a local folder or a hub id."""
-    from miar.models.miar import MIAR
+    """A trained model of any system, from a local folder or a hub id."""
+    from miar.models.system import System
 
-    return MIAR.from_pretrained(source)
+    return System.from_pretrained(source)
 
 
 def model_id(model: Any) -> str:
     """``miar-sentiment-3f2a9c0d1e5b``: two models with the same id give the same scores."""
     from miar.models.pretrained import fingerprint
 
-    return f"miar-{model.target.label}-{fingerprint(model)[:12]}"
+    return f"{model.config_class.system}-{model.target.label}-{fingerprint(model)[:12]}"
 
 
 def snapshot_to_score(store: Store, model: Any, name: str | None) -> Snapshot:

@@ -9,7 +9,7 @@ from typing import Any
 from miar.config import PipelineConfig
 from miar.corpus.listing import corpus_name
 from miar.hashing import stable_key
-from miar.models.config import MIARConfig
+from miar.models.config import CONFIGS
 from miar.report.blocks import Block, Commands, Note, Section, Table
 from miar.report.gather import ReportData, Scores
 from miar.training.config import TrainingConfig
@@ -80,10 +80,12 @@ def _train(run: Mapping[str, Any], store: str) -> list[str]:
     config = run["config"]
     command = [f"miar train {store}"]
     command += _option("--snapshot", config.get("snapshot"))
+    system = config.get("system", "miar")
     command += _option("--labels", config.get("label"))
+    command += _option("--system", None if system == "miar" else system)
     tables = (str(table).removeprefix("features/") for table in config.get("features", {}).values())
     command += _option("--features", ",".join(tables))
-    for name, defaults in (("model", MIARConfig()), ("training", TrainingConfig())):
+    for name, defaults in (("model", CONFIGS[system]()), ("training", TrainingConfig())):
         changed = _changed(config.get(name, {}), asdict(defaults))
         settings = (f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items())
         command += [part for setting in settings for part in _option(f"--{name}", setting)]

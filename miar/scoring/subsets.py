@@ -18,7 +18,7 @@ from torch import Tensor
 
 from miar.data.batches import MODALITIES, Batch
 from miar.data.dataset import ClipDataset
-from miar.models.miar import TrainingRecord
+from miar.models.output import TrainingRecord
 from miar.models.target import TargetSpec
 from miar.scoring.shapley import subsets_of, to_masks
 

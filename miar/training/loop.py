@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miar.data.batches import Batch
 from miar.data.dataset import ClipDataset
 from miar.errors import UserError
-from miar.models.config import MIARConfig
-from miar.models.miar import MIAR
-from miar.models.output import MIAROutput
+from miar.models.config import SystemConfig
 from miar.models.pretrained import json_bytes
-from miar.objectives.miar import MIARObjective
+from miar.models.system import System
+from miar.models.systems import SYSTEMS
+from miar.objectives.objective import Losses, Objective
 from miar.replacing import replacing
 from miar.training.config import TrainingConfig
 from miar.training.modality_dropout import drop_modalities
 from miar.training.optimizer import AveragedWeights, build_optimizer, build_schedule
-from miar.training.selection import Selection, select_clips
+from miar.training.selection import Selection, check_categories, select_clips
 from miar.training.validation import validate
 
 HISTORY = "history.json"
@@ -40,7 +41,8 @@ class EpochReport:
     epochs: int
     """Most passes there will be."""
     losses: dict[str, float]
-    """Mean training loss by term: ``total``, ``task``, ``aux``, ``contrastive``, ``normalization``."""
+    """Mean training loss: ``total``, ``task``, each other term that is on, before its weight, and
+    ``combination_skipped``, the share of views without a positive."""
     validation: dict[str, float]
     """``mae`` and ``corr`` in label units, or ``loss`` and ``accuracy`` for classes."""
     learning_rate: float
@@ -52,7 +54,7 @@ class EpochReport:
 class FitResult:
     """A trained model, and how it came about."""
 
-    model: MIAR
+    model: System
     """The averaged weights of the best epoch, in evaluation mode, on the processor."""
     history: list[EpochReport]
     best_epoch: int
@@ -63,7 +65,7 @@ class FitResult:
 
 
 def fit(
-    model_config: MIARConfig,
+    model_config: SystemConfig,
     dataset_train: ClipDataset,
     dataset_valid: ClipDataset,
     config: TrainingConfig | None = None,
@@ -71,7 +73,8 @@ def fit(
     on_epoch: Callable[[EpochReport], None] | None = None,
     out_dir: Path | None = None,
 ) -> FitResult:
-    """Train a MIAR model with early stopping on validation MAE (classes: cross-entropy).
+    """Train a model of the system that ``model_config`` is of, with early stopping on validation MAE (classes:
+    cross-entropy).
 
     Clips without a label, or without any modality that training clips have, are left out and counted. With
     ``out_dir``, the best model so far and the curves (``history.json``) stand there after every epoch, each file
@@ -101,27 +104,29 @@ class _Trainer:
     """The state of one fit."""
 
     def __init__(
-        self, model_config: MIARConfig, config: TrainingConfig, chosen: Selection, out_dir: Path | None
+        self, model_config: SystemConfig, config: TrainingConfig, chosen: Selection, out_dir: Path | None
     ) -> None:
         self.config = config
         self.chosen = chosen
         self.out_dir = out_dir
         self.device = pick_device(config.device)
-        model = MIAR.for_dataset(model_config, chosen.train)
+        model = SYSTEMS[model_config.system].for_dataset(model_config, chosen.train)
+        check_categories(model_config, chosen.train, model.target)
         model.record.validation_clip_ids = frozenset(chosen.valid.clip_ids)
         model.record.training_config = asdict(config)
         self.train, self.valid = chosen.train, chosen.valid
         self.model = model.to(self.device)
-        self.objective = MIARObjective(
+        self.objective = Objective(
             model_config,
             model.target,
+            model.names,
             huber_delta=config.huber_delta if config.loss == "huber" else float("inf"),
             label_smoothing=config.label_smoothing,
             near_label=config.near_label,
         ).to(self.device)
         self.optimizer = build_optimizer([self.model, self.objective], config)
-        steps = -(-len(self.train) // config.batch_size) * config.epochs
-        self.schedule = build_schedule(self.optimizer, steps, config)
+        self.steps = -(-len(self.train) // config.batch_size) * config.epochs
+        self.schedule = build_schedule(self.optimizer, self.steps, config)
         self.averaged = AveragedWeights(self.model, config.ema_decay)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.history: list[EpochReport] = []
@@ -159,18 +164,13 @@ class _Trainer:
         for batch in self.train.batches(
             self.config.batch_size, shuffle=True, sort_by_length=True, generator=self.generator
         ):
-            shown = drop_modalities(batch.available, self.config.modality_dropout, self.generator)
-            batch = batch.with_available(shown).to(self.device)
-            assert batch.target is not None
-            for name, value in self._step(batch.target, lambda batch=batch: self.model(batch)).items():
+            for name, value in self._step(batch).items():
                 sums[name] = sums.get(name, 0.0) + value
             batches += 1
         return {name: value / batches for name, value in sums.items()}
 
-    def _step(self, target: Tensor, forward: Callable[[], MIAROutput]) -> dict[str, float]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            output = forward()
-        losses = self.objective(output, target)
+    def _step(self, batch: Batch) -> dict[str, float]:
+        losses = self._losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
@@ -178,6 +178,22 @@ class _Trainer:
         self.schedule.step()
         self.averaged.update(self.model)
         return losses.values()
+
+    def _losses(self, batch: Batch) -> Losses:
+        """Encode the clips once, and look at them under as many subsets of their modalities as there are views."""
+        model_config, share = self.model.config, self.config.modality_dropout
+        shown = [drop_modalities(batch.available, share, self.generator) for _ in range(model_config.views)]
+        batch = batch.to(self.device)
+        assert batch.target is not None
+        whole = None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            encoded = self.model.encode(batch)
+            views = [self.model.fuse(encoded, available.to(self.device)) for available in shown]
+            if model_config.distillation_weight:
+                with torch.no_grad():
+                    whole = self.model.fuse(encoded, batch.available)
+        progress = min(1.0, self.schedule.last_epoch / self.steps)
+        return self.objective(views, batch.target, whole, progress)
 
     def _keep(self, report: EpochReport) -> None:
         if self.out_dir is None:

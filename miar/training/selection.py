@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from miar.data.dataset import ClipDataset
 from miar.errors import UserError
+from miar.models.config import SystemConfig
+from miar.models.target import TargetSpec
+from miar.objectives.combination import categories
 
 SHOWN = 3
 
@@ -47,6 +52,21 @@ def select_clips(train: ClipDataset, valid: ClipDataset, min_clips: int) -> Sele
             f"{len(shared)} clips stand in training and validation ({', '.join(shared[:SHOWN])}): separate them"
         )
     return Selection(kept["train"], kept["valid"], counts)
+
+
+def check_categories(config: SystemConfig, train: ClipDataset, target: TargetSpec) -> None:
+    """Refuse a contrast by category where all training clips are of one: there would be nothing to tell apart.
+
+    Raises:
+        UserError: the labels are all negative, or all positive, or the bins are wider than their range.
+    """
+    if not config.combination_weight:
+        return
+    if len(categories(torch.from_numpy(train.targets), target, config.category_width).unique()) < 2:
+        raise UserError(
+            f"combination_weight draws clips of one category together, and all {target.label} labels are of one: set "
+            "category_width to the width of a bin in standard deviations (1, say), or combination_weight to 0"
+        )
 
 
 def _usable(data: ClipDataset, name: str, counts: dict[str, int]) -> ClipDataset:

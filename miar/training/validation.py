@@ -5,13 +5,13 @@ import torch
 
 from miar.data.dataset import ClipDataset
 from miar.evaluation.metrics import correlation
-from miar.models.miar import MIAR
-from miar.objectives.miar import MIARObjective
+from miar.models.system import System
+from miar.objectives.objective import Objective
 
 
 @torch.inference_mode()
 def validate(
-    model: MIAR, objective: MIARObjective, valid: ClipDataset, batch_size: int
+    model: System, objective: Objective, valid: ClipDataset, batch_size: int
 ) -> tuple[dict[str, float], float]:
     """Measure ``model`` on labelled clips.
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 import pytest
 from packaging.requirements import Requirement
 
-BARE_MODULES = ["miar.models.miar", "miar.objectives.miar", "miar.training.loop", "miar.scoring.scorer"]
+BARE_MODULES = ["miar.models.systems", "miar.objectives.objective", "miar.training.loop", "miar.scoring.scorer"]
 BARE_MODULES += ["miar.evaluation.metrics", "miar.evaluation.protocols", "miar.evaluation.baselines"]
 
 BLOCKER = """

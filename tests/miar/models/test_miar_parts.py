@@ -17,10 +17,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 
 from miar.errors import ConfigError, FeatureMismatchError, UserError
+from miar.models.config import CONFIGS, SystemConfig
 from miar.models.encoder import CLIP, LayerMix, Stem, shorten
 from miar.models.features import summary_groups
 from miar.models.miar import MIAR, MIARConfig
 from miar.models.pretrained import fingerprint
+from miar.models.system import System
+from miar.models.systems import SYSTEMS
 from miar.training.config import TrainingConfig
 
 SMALL = MIARConfig(width=16, heads=2, shared_width=8)
@@ -114,14 +117,21 @@ def test_switches_leave_their_part_out() -> None:
     torch.testing.assert_close(weights, torch.full((30, 4), 0.25))
 
 
+def small(system: str) -> SystemConfig:
+    return CONFIGS[system](width=16, heads=2, shared_width=8)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("classes", [False, True])
-def test_a_saved_model_gives_the_same_scores(tmp_path: Path, classes: bool) -> None:
+def test_a_saved_model_gives_the_same_scores(tmp_path: Path, classes: bool, system: str) -> None:
     dataset = as_classes(made_dataset(40, missing=0.2)) if classes else made_dataset(40, missing=0.2)
-    model = MIAR.for_dataset(SMALL, dataset).eval()
+    model = SYSTEMS[system].for_dataset(small(system), dataset).eval()
     model.record.metrics = {"valid_mae": 0.5, "valid_corr": float("nan")}
     model.record.snapshot_id = "abc"
     model.save_pretrained(tmp_path / "model")
-    again = MIAR.from_pretrained(tmp_path / "model")
+    again = System.from_pretrained(tmp_path / "model")
+    assert type(again) is SYSTEMS[system]
+    assert again.config == model.config
     batch = dataset.batch(np.arange(40))
     expected, found = model(batch), again(batch)
     assert torch.equal(expected.logits.nan_to_num(9.0), found.logits.nan_to_num(9.0))
@@ -135,8 +145,16 @@ def test_a_saved_model_gives_the_same_scores(tmp_path: Path, classes: bool) -> N
         "model.safetensors", "config.json", "metrics.json", "clips.json", "README.md",
     }  # fmt: skip
     card = (tmp_path / "model" / "README.md").read_text()
-    for word in ("Intended use", "Limits", "`abc`", "opensmile/", "valid_mae", "40 for training"):
+    name, paper = SYSTEMS[system].__name__, SYSTEMS[system].paper
+    for word in ("Intended use", "Limits", "`abc`", "opensmile/", "valid_mae", "40 for training", name, paper):
         assert word in card
+
+
+def test_a_model_of_another_system_is_refused_by_name(tmp_path: Path) -> None:
+    SYSTEMS["mgcma"].for_dataset(small("mgcma"), made_dataset(40)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="of the system 'mgcma': load it with MGCMA") as caught:
+        MIAR.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_fingerprint_follows_the_weights() -> None:
@@ -163,7 +181,7 @@ def test_wrong_models_are_refused_in_one_line(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"format": 99}))
     refused("newer version")
     (folder / "config.json").write_text(json.dumps(config | {"system": "other"}))
-    refused("not a MIAR model")
+    refused("names none of the systems miar, mgcma, mcur")
     (folder / "config.json").write_text("{")
     refused("cannot read")
     (folder / "config.json").write_text("[]")
@@ -234,6 +252,11 @@ def test_a_checkpoint_of_before_the_digest_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(load_file(path), path, metadata={"format": "pt"})
     assert fingerprint(MIAR.from_pretrained(tmp_path)) == fingerprint(model)
+    tree = json.loads((tmp_path / "config.json").read_text())
+    newer = ("distribution_weight", "combination_weight", "distillation_weight", "views", "sample_weighting")
+    older = {name: value for name, value in tree["config"].items() if name not in newer}
+    (tmp_path / "config.json").write_text(json.dumps(tree | {"format": 1, "config": older}))
+    assert fingerprint(System.from_pretrained(tmp_path)) == fingerprint(model)
     for name in ("config.json", "clips.json"):
         whole = json.loads((tmp_path / name).read_text())
         for key in {"format", "config", "target", "strides", "train", "valid"} & set(whole):
@@ -266,9 +289,15 @@ def test_configs_stand_in_a_pydantic_tree() -> None:
     assert tree.training.epochs == 3
     with pytest.raises(ValidationError):
         TypeAdapter(Tree).validate_python({"model": {"widht": 32}})
-    for kind in (MIARConfig, TrainingConfig):
+    for kind in (SystemConfig, TrainingConfig):
         fields = TypeAdapter(kind).json_schema()["properties"]
         assert all(field.get("description") for field in fields.values()), kind
+
+
+def test_every_system_has_the_same_settings() -> None:
+    settings = [list(TypeAdapter(kind).json_schema()["properties"]) for kind in (SystemConfig, *CONFIGS.values())]
+    assert all(names == settings[0] for names in settings)
+    assert {name: kind.config_class for name, kind in SYSTEMS.items()} == CONFIGS
 
 
 @pytest.mark.parametrize(
@@ -285,6 +314,14 @@ def test_configs_stand_in_a_pydantic_tree() -> None:
         {"aux_weight": -1.0},
         {"contrastive_weight": float("nan")},
         {"normalization_weight": -0.1},
+        {"distribution_weight": -1.0},
+        {"combination_weight": float("inf")},
+        {"distillation_weight": float("nan")},
+        {"category_width": -0.5},
+        {"views": 0},
+        {"sample_weighting": "sometimes"},
+        {"sample_weighting_strength": -1.0},
+        {"sample_weighting_warmup": 1.5},
     ],
 )
 def test_impossible_sizes_are_refused(change: dict) -> None:

@@ -17,6 +17,7 @@ import yaml
 from miar.cli.options import parse_settings, split_list
 from miar.config import PipelineConfig, load_config, parse_config
 from miar.features.contract import Modality
+from miar.models.config import CONFIGS
 from miar.pipeline.evaluate import evaluate_model
 from miar.pipeline.runs import latest_runs
 from miar.pipeline.score import plan_scoring, score_chunk
@@ -53,7 +54,8 @@ def test_training_takes_snapshot_and_settings_of_the_run_that_made_the_model(mad
     assert report.startswith("miar report")
 
 
-def test_typed_again_the_training_is_planned_as_it_was(made_store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", CONFIGS)
+def test_typed_again_the_training_is_planned_as_it_was(made_store: Store, tmp_path: Path, system: str) -> None:
     """A real training, evaluation and scoring, of settings and feature sets that are not the default."""
     shutil.copytree(Path(made_store.uri.removeprefix("file://")), tmp_path / "store")
     store = Store.open(str(tmp_path / "store"))
@@ -62,6 +64,7 @@ def test_typed_again_the_training_is_planned_as_it_was(made_store: Store, tmp_pa
         label="mood",
         out=tmp_path / "model",
         features=["text", "opensmile"],
+        system=system,
         model={"width": 16, "heads": 2, "shared_width": 8, "gate_steps": 2, "layer_mix": False},
         training={"epochs": 1, "min_clips": 4, "device": "cpu", "learning_rate": 1e-5},
     )
@@ -78,11 +81,16 @@ def test_typed_again_the_training_is_planned_as_it_was(made_store: Store, tmp_pa
         out=tmp_path / "again",
         snapshot=options(train, "snapshot")[0],
         features=split_list(options(train, "features")),
+        system=(options(train, "system") or ["miar"])[0],
         model=parse_settings(options(train, "model"), "--model"),
         training=parse_settings(options(train, "training"), "--training"),
     )
     assert again.to_json() == plan.to_json()
     assert train_model(store, again)["model_id"] == trained["model_id"]
+    assert trained["model_id"].startswith(f"{system}-mood-")
+    scored = store.table(SCORES).read(["model_id", "status"]).to_pylist()
+    assert {row["model_id"] for row in scored} == {trained["model_id"]}
+    assert "scored" in {row["status"] for row in scored}
     assert options(evaluate, "snapshot") == []
     assert options(score, "snapshot") == [later.id]
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from miar.data.batches import MODALITIES, Batch
 from miar.data.dataset import ClipDataset, ModalityData, Ragged
 from miar.errors import FeatureMismatchError
-from miar.models.miar import MIAR, MIARConfig, TrainingRecord
+from miar.models.miar import MIAR, MIARConfig
+from miar.models.output import TrainingRecord
 from miar.models.target import TargetSpec
 from miar.scoring.scorer import CONTRIBUTIONS, SCORE_SCHEMA, WEIGHTS, score_dataset
 from miar.scoring.subsets import predict_subsets

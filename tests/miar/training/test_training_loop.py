@@ -17,6 +17,7 @@ from miar.data.dataset import ClipDataset
 from miar.errors import ConfigError, UserError
 from miar.evaluation.metrics import correlation
 from miar.models.miar import MIAR, MIARConfig
+from miar.models.system import System
 from miar.training.config import TrainingConfig
 from miar.training.loop import EpochReport, fit
 from miar.training.modality_dropout import drop_modalities
@@ -26,7 +27,7 @@ SMALL = MIARConfig(width=16, heads=2, shared_width=8)
 SHORT = TrainingConfig(epochs=2, batch_size=16, device="cpu")
 
 
-def predictions(model: MIAR, dataset: ClipDataset) -> np.ndarray:
+def predictions(model: System, dataset: ClipDataset) -> np.ndarray:
     with torch.inference_mode():
         return model(dataset.batch(np.arange(len(dataset)))).prediction.numpy()
 
