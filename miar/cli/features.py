@@ -184,7 +184,7 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="face_landmarker, pyfeat-v1, pyfeat-v2, pyfeat-au, whisper:SIZE, or an encoder's hub id: org/model@revision."
+            help="face_landmarker, pyfeat-v1, pyfeat-v2, pyfeat-au, whisper:SIZE, or an encoder's hub id, org/model."
         ),
     ],
 ) -> None:

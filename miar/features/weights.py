@@ -204,8 +204,8 @@ def find_pyfeat(detector: str, folder: str | None = None) -> dict[HubFile, Path]
 def fetch(name: str, progress: Progress | None = None) -> Path:
     """Download a model by name, and return where it is: what ``miar fetch NAME`` does.
 
-    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, ``pyfeat-au``, ``whisper:`` and a size or hub id, or the
-    hub id of an encoder of words or of sound, with ``@`` and a revision where one is wanted.
+    ``name``: ``face_landmarker``, ``pyfeat-v1``, ``pyfeat-v2``, ``pyfeat-au``, ``whisper:`` and a size or hub id, or
+    the hub id of an encoder of words or of sound, with ``@`` and a revision where one is wanted.
 
     Raises:
         UnavailableError: unknown name, no network, or a wrong checksum (the file is not kept).
