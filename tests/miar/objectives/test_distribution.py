@@ -108,7 +108,7 @@ def test_distributions_are_drawn_together_and_their_scale_stays_above_0() -> Non
         loss = module(made, present, near)
         loss.backward()
         optimizer.step()
-        values.append(float(loss))
+        values.append(float(loss.detach()))
     assert all(parameter.grad is not None for parameter in module.parameters())
     assert values[-1] < 0.5 * values[0]
     for extreme in (-1e3, 1e3):
