@@ -108,13 +108,13 @@ def test_distributions_are_drawn_together_and_their_scale_stays_above_0() -> Non
         loss = module(made, present, near)
         loss.backward()
         optimizer.step()
-        values.append(float(loss))
+        values.append(float(loss.detach()))
     assert all(parameter.grad is not None for parameter in module.parameters())
     assert values[-1] < 0.5 * values[0]
     for extreme in (-1e3, 1e3):
         with torch.no_grad():
             module.log_scale.fill_(extreme)
-        assert SCALE_RANGE[0] * 0.999 <= float(module.scale) <= SCALE_RANGE[1] * 1.001
+        assert SCALE_RANGE[0] * 0.999 <= float(module.scale.detach()) <= SCALE_RANGE[1] * 1.001
 
 
 def test_temperatures_stay_above_0() -> None:
@@ -123,4 +123,4 @@ def test_temperatures_stay_above_0() -> None:
         with torch.no_grad():
             temperature.log.fill_(extreme)
         low, high = TEMPERATURE_RANGE
-        assert low * 0.999 <= math.exp(float(temperature())) <= high * 1.001
+        assert low * 0.999 <= math.exp(float(temperature().detach())) <= high * 1.001
