@@ -4,7 +4,7 @@ import importlib
 import sys
 
 SHORT = ("extraction", "store", "reading", "scoring", "planning")
-LONG = ("demo_quality", "faces", "upkeep")
+LONG = ("demo_quality", "faces", "memory", "upkeep")
 
 
 def main() -> None:
