@@ -18,11 +18,12 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 from miar.config import MediaLimits
 from miar.errors import ConfigError, UnavailableError
-from miar.features import runner
+from miar.features import source_pass
 from miar.features.configs import OpenSmileConfig, SpeechConfig
 from miar.features.contract import Extraction, Modality, Status
 from miar.features.registry import build_extractor, feature_set_of
-from miar.features.runner import ClipRequest, ShardRequest, extract_shard
+from miar.features.requests import ClipRequest, ShardRequest
+from miar.features.runner import extract_shard
 from miar.features.speech import CONTEXT_SECONDS, SpeechEncoderExtractor, speech_feature_set
 from miar.media.decode import Span, SpanEnd, decode_spans
 
@@ -293,7 +294,7 @@ def test_two_audio_extractors_hear_one_decode_pass(saved, monkeypatch):
         passes.append(settings["audio_rate"])
         return decode_spans(*arguments, **settings)
 
-    monkeypatch.setattr(runner, "decode_spans", counted)
+    monkeypatch.setattr(source_pass, "decode_spans", counted)
     clip = ClipRequest("a", TALKING.name, 500, 2500, None, frozenset(tables))
     done = extract_shard(ShardRequest(str(TALKING.parent), (clip,), configs)).results
     assert passes == [SPEECH_RATE]
