@@ -114,6 +114,28 @@ def test_words_and_when_they_are_said(whisper: Path) -> None:
     assert recognizer.segment(str(FOOTAGE / "talking_1.mp4"), MediaLimits()) == found  # the same words every time
 
 
+@real
+def test_as_the_recogniser_itself_hears_it(whisper: Path) -> None:
+    from faster_whisper import WhisperModel
+
+    config = ListeningConfig(recognizer=str(whisper), language="en")
+    heard_by_itself, _ = WhisperModel(str(whisper)).transcribe(
+        heard("talking_2.mp4"),
+        language="en",
+        temperature=0.0,
+        condition_on_previous_text=False,
+        word_timestamps=True,
+        vad_filter=True,
+        vad_parameters=detector_options(config),
+    )
+    bare = [(one.start, min(one.end, 4.88), one.text.strip()) for one in heard_by_itself if one.start < 4.87]
+    ours = Recognizer(config).segment(str(FOOTAGE / "talking_2.mp4"), MediaLimits()).segments
+    assert [one.text for one in ours] == [text for *_, text in bare]
+    np.testing.assert_allclose(
+        [(one.start_ms, one.end_ms) for one in ours], [(1000 * a, 1000 * b) for a, b, _ in bare], atol=10
+    )
+
+
 def test_without_the_model_voice_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
