@@ -10,6 +10,7 @@ from miar.errors import ConfigError, UserError
 
 Settings = TypeVar("Settings")
 
+_NO_MAPPING = {"model_type", "dict_type", "dataclass_type", "model_attributes_type"}
 _UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
@@ -25,7 +26,7 @@ def validated(kind: type[Settings], tree: Any, origin: str) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "top level"
-        what = first["msg"]
+        what = "expected settings here, as `name: value`" if first["type"] in _NO_MAPPING else first["msg"]
         if first["type"] in _UNKNOWN_KEY:
             what = _no_such_key(str(first["loc"][-1]), _known_keys(adapter.json_schema(), first["loc"][:-1]))
         raise ConfigError(f"{origin}: {where}: {what}") from error

@@ -80,11 +80,16 @@ class Verifier:
 
     def _specs(self, described: list[dict[str, object]], result: Verification) -> list[TableSpec]:
         specs: list[TableSpec] = []
+        pinned = self._pinned_tables()
         for name in inventory.table_folders(self._files):
             if not log.exists(self._files, name):
-                if begun(self._files, name):
+                if begun(self._files, name) or name in pinned:
                     what = "the first entry of the log is gone, and with it the table"
                     result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
+                elif self._has_files_alone(name):
+                    what = "there are files and no log: it is gone, or the table's first commit was killed"
+                    todo = "restore the log from a backup, or refresh again, which writes the table anew"
+                    result.findings.append(Finding("log", f"{name}/_delta_log", what, todo))
                 continue
             try:
                 specs.append(inventory.spec_of(self._files, name, described))
@@ -92,6 +97,18 @@ class Verifier:
                 what = f"the table cannot be opened: {one_line(error).removesuffix(SEE_VERIFY)}"
                 result.findings.append(Finding("log", f"{name}/_delta_log", what, "restore it from a backup"))
         return specs
+
+    def _pinned_tables(self) -> set[str]:
+        """Tables that a snapshot reads: each has had a commit."""
+        try:
+            return set(self._catalog.pinned())
+        except StoreError:
+            return set()  # the check of the snapshots says which record cannot be read
+
+    def _has_files_alone(self, name: str) -> bool:
+        """Whether a table of the catalogue holds files and nothing of a log. Shards of feature tables may, until the
+        run that wrote them, or the next, registers them."""
+        return "/" not in name and any(entry.endswith(".parquet") for entry in self._files.entries(name))
 
     def _undescribed(self, checks: list[TableCheck], described: list[dict[str, object]]) -> list[Finding]:
         names = {inventory.descriptor_spec(row).name for row in described}
@@ -127,7 +144,7 @@ class Verifier:
                         seen[key] = self._wrong(*key)
                     if problem := seen[key]:
                         called = record.info.name or record.id
-                        todo = f"restore it from a backup, or `miar snapshots STORE --remove {record.id}`"
+                        todo = f"restore it from a backup, or `miar snapshots {self._files.root} --remove {record.id}`"
                         what = f"snapshot {called} needs it, and {problem}"
                         result.findings.append(Finding("snapshot file", path, what, todo))
 

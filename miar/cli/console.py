@@ -25,8 +25,8 @@ class _PatientConsole(Console):
         self.quiet = True
 
 
-out = _PatientConsole(highlight=False, soft_wrap=True)
-err = _PatientConsole(stderr=True, highlight=False, soft_wrap=True)
+out = _PatientConsole(highlight=False, soft_wrap=True, emoji=False)
+err = _PatientConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def fail(message: str) -> NoReturn:

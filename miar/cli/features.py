@@ -82,7 +82,7 @@ def _segment(store: Any, settings: Any, target: Any, retry_failed: bool) -> None
     with progress():
         done = segment_corpus(store, settings, target.root, target.corpus_id, retry_failed=retry_failed)
     if done.files:
-        cut = f"{counted(done.files, 'file')} cut into {counted(done.segments, 'segment')}"
+        cut = f"{counted(done.files - done.failed, 'file')} cut into {counted(done.segments, 'segment')}"
         say(f"{cut}; {counted(done.failed, 'file')} could not be cut" if done.failed else cut)
     if done.warning is not None:
         warn(done.warning)

@@ -60,6 +60,8 @@ def read_table(content: bytes, name: str) -> Table:
     Raises:
         CorpusError: it cannot be read, or has no columns.
     """
+    if not content.strip():
+        raise CorpusError(f"{name} is empty: fill it, or remove it")
     columns = _read_parquet(content, name) if extension_of(name) == "parquet" else _read_csv(content, name)
     if not columns:
         raise CorpusError(f"{name} has no columns")

@@ -104,7 +104,10 @@ def without_unavailable(config: PipelineConfig) -> tuple[PipelineConfig, list[Fe
 
     Raises:
         UnavailableError: an extractor is not to be had and the configuration says ``on_unavailable: fail``, or none is.
+        ConfigError: it names none.
     """
+    if not config.extractors:
+        raise ConfigError("the configuration names no extractor: leave `extractors` out for the usual ones")
     found: list[FeatureSet] = []
     able: list[ExtractorConfig] = []
     unavailable: dict[str, str] = {}

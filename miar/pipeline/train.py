@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,12 @@ from storage import Snapshot, Store
 
 if TYPE_CHECKING:
     from miar.models.config import SystemConfig
+    from miar.models.system import System
     from miar.training.config import TrainingConfig
+
+
+UNFINISHED = "unfinished"
+"""Folder within the model's for the best so far: what is stopped on the way takes no finished model's place."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ def train_model(store: Store, plan: TrainingPlan) -> dict[str, Any]:
     from miar.training.loop import fit
 
     epochs = plan.training.epochs
+    shutil.rmtree(plan.out / UNFINISHED, ignore_errors=True)
     with recorded_run(store, "train", run_id=new_run_id("train"), corpus_id=None, config=plan.to_json()) as result:
         dataset = load_dataset(plan.snapshot, label=plan.label, feature_sets=plan.tables, labelled_only=True)
         fitted = fit(
@@ -107,8 +114,9 @@ def train_model(store: Store, plan: TrainingPlan) -> dict[str, Any]:
             dataset.where_split("valid"),
             plan.training,
             on_epoch=lambda report: advance("epochs", report.epoch, epochs),
-            out_dir=plan.out,
+            out_dir=plan.out / UNFINISHED,
         )
+        _finish(fitted.model, plan.out)
         if len(fitted.history) < epochs:
             advance("epochs", epochs, epochs)
         result.update(
@@ -123,3 +131,12 @@ def train_model(store: Store, plan: TrainingPlan) -> dict[str, Any]:
             metrics=fitted.metrics,
         )
     return dict(result)
+
+
+def _finish(model: System, out: Path) -> None:
+    """Put the finished model and its curves into ``out``."""
+    from miar.training.loop import HISTORY
+
+    model.save_pretrained(out)
+    (out / UNFINISHED / HISTORY).replace(out / HISTORY)
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)

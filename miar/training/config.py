@@ -1,5 +1,6 @@
 """How a model is trained."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,8 +52,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.patience, self.min_clips) < 1 or self.batch_size < 2:
             raise ConfigError("epochs, patience and min_clips must be at least 1, and batch_size at least 2")
-        if min(self.learning_rate, self.adapter_rate, self.clip_norm, self.huber_delta) <= 0:
-            raise ConfigError("learning_rate, adapter_rate, clip_norm and huber_delta must be above 0")
+        sizes = (self.learning_rate, self.adapter_rate, self.clip_norm, self.huber_delta)
+        if not all(0 < size < math.inf for size in sizes):
+            raise ConfigError("learning_rate, adapter_rate, clip_norm and huber_delta must be finite and above 0")
         shares = (self.modality_dropout, self.warmup_share, self.ema_decay, self.label_smoothing)
         if not all(0 <= share <= 1 for share in shares) or self.ema_decay == 1:
             raise ConfigError("modality_dropout, warmup_share, label_smoothing and ema_decay must lie between 0 and 1")

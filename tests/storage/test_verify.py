@@ -323,3 +323,18 @@ def test_runs_are_checked_like_any_table(filled: Filled) -> None:
     (finding,) = filled.store.verify().findings
     assert finding.where.startswith("runs/")
     assert "lost unless it is restored" in finding.todo
+
+
+def test_a_table_whose_only_log_entry_is_gone_is_named(store: Store, labels) -> None:
+    store.table(LABELS).merge(labels({("a", "x"): 1.0}))
+    taken = store.snapshots.take()
+    for entry in (Path(store.uri) / "labels" / "_delta_log").glob("*.json"):
+        entry.unlink()
+    (finding,) = [one for one in Store.open(store.uri).verify().findings if one.kind == "log"]
+    assert (finding.where, finding.what) == (
+        "labels/_delta_log",
+        "the first entry of the log is gone, and with it the table",
+    )
+    store.snapshots.remove(taken.id)
+    (finding,) = [one for one in Store.open(store.uri).verify().findings if one.kind == "log"]
+    assert "there are files and no log" in finding.what

@@ -204,7 +204,7 @@ def test_labels_that_cannot_be_used(lay):
         ("labels.csv", "segment,y\n0,1\n", "it has segment, y"),
         ("labels.csv", "video_id,split\nvideos/v1,holdout\n", "holdout"),
         ("labels.csv", "video_id,y\nvideos/v1,1,2,3\n", "row 1 has 4 cells"),
-        ("labels.csv", "", "no columns"),
+        ("labels.csv", "", "labels.csv is empty: fill it, or remove it"),
         ("labels.parquet", "not parquet", "not a Parquet file"),
         ("manifest.csv", "file,start\na,0\n", "needs a column path"),
         ("manifest.csv", b"\0\1\0\0\2" * 9, "not text"),
