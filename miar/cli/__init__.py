@@ -35,7 +35,7 @@ def main() -> None:
         # Libraries dress Ctrl-C up as errors of their own, and typer as an exit without a word.
         if not interrupts or (isinstance(end, SystemExit) and not end.code):
             raise
-        warn("stopped; what was finished is kept, and the same command does the rest (a training begins anew)")
+        warn("stopped; what was finished is kept, and (but for a training) the same command goes on from there")
         sys.exit(INTERRUPTED)
     finally:
         signal.signal(signal.SIGINT, before)

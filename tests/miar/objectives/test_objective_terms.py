@@ -105,7 +105,7 @@ def test_views_of_a_batch_meet_in_one_contrast() -> None:
     labels = torch.stack([batch.target[clip] for _, clip in rows])
     available = torch.stack([view.available[clip] for view, clip in rows])
     loss, skipped = objective.combination(fused, categories(labels, model.target, 0.0), available)
-    assert float(found.terms["combination"]) == pytest.approx(float(loss), rel=1e-5)
+    assert float(found.terms["combination"].detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
     assert float(found.measures["combination_skipped"]) == pytest.approx(float(skipped))
     assert len(set(combination_codes(available).tolist())) > 2
 
