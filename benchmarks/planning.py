@@ -132,7 +132,7 @@ def _parts(store: Store, root: str) -> dict[str, float]:
     """Seconds of the steps before the keys of the feature sets."""
     marks = [perf_counter()]
     known = catalogue.known_clips(store, CORPUS)
-    splits, words = catalogue.known_splits(known), catalogue.known_words(store, CORPUS)
+    splits, words = catalogue.known_splits(known), catalogue.remembered(store, CORPUS)
     marks.append(perf_counter())
     listing = list_corpus(root, CONFIG.corpus, splits, words)
     marks.append(perf_counter())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from miar.config import PipelineConfig
 from miar.corpus.listing import corpus_name, list_corpus
@@ -170,10 +171,8 @@ def plan_feature_sets(
     """
     _refuse_twins(feature_sets)
     if root is not None:
-        listing = listed_corpus(store, config, root, corpus_id)
-        changes = catalogue.compare(
-            store, listing, catalogue.known_clips(store, listing.corpus_id), config.corpus.max_lost_share
-        )
+        listing, known = listed_corpus(store, config, root, corpus_id)
+        changes = catalogue.compare(store, listing, known, config.corpus.max_lost_share)
         unsegmented = len(listing.unsegmented)
     else:
         assert corpus_id is not None
@@ -216,8 +215,10 @@ def _refuse_twins(feature_sets: list[FeatureSet]) -> None:
 
 def listed_corpus(
     store: Store, config: PipelineConfig, root: str, corpus_id: str | None, *, retry_failed: bool = False
-) -> CorpusListing:
-    """The corpus as it is now, read with what the store remembers of it; ``retry_failed``: but for failed cuts.
+) -> tuple[CorpusListing, pa.Table]:
+    """The corpus as it is now, read with what the store remembers of it, and its clips as the store knows them.
+
+    ``retry_failed``: as if files that could not be cut had not been tried.
 
     Raises:
         CorpusError, UnavailableError: see :func:`list_corpus` and :func:`segmenter_of`.
@@ -225,13 +226,15 @@ def listed_corpus(
     corpus_id = corpus_id or config.corpus.corpus_id or corpus_name(root)
     corpus = config.corpus.model_copy(update={"corpus_id": corpus_id})
     segmenter, _ = segmenter_of(corpus)
-    return list_corpus(
+    known = catalogue.known_clips(store, corpus_id)
+    listing = list_corpus(
         root,
         corpus,
-        catalogue.known_splits(catalogue.known_clips(store, corpus_id)),
+        catalogue.known_splits(known),
         catalogue.remembered(store, corpus_id, retry_failed=retry_failed),
         None if segmenter is None else segmenter_id(segmenter),
     )
+    return listing, known
 
 
 def _imported_corpus(store: Store, corpus_id: str) -> CatalogueChanges:

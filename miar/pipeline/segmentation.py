@@ -63,9 +63,9 @@ def segment_corpus(
         return done
     name = corpus_id or config.corpus.corpus_id or corpus_name(root)
     with store.lock(f"segmentation of {name}"):
-        sources = listed_corpus(store, config, root, name, retry_failed=retry_failed).unsegmented
+        listing, _ = listed_corpus(store, config, root, name, retry_failed=retry_failed)
         run_id, reader = new_run_id("segmentation"), segmenter_id(segmenter)
-        for rows, words in _batches(root, sources, config.corpus, config.execution, reader, done):
+        for rows, words in _batches(root, listing.unsegmented, config.corpus, config.execution, reader, done):
             catalogue.remember(store, name, run_id, rows, words)
     return done
 

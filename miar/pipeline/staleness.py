@@ -53,9 +53,9 @@ def find_stale(
     # Reading and matching keys release the GIL.
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = dict(zip((one.table for one in feature_sets), pool.map(look, feature_sets), strict=True))
-    mended = pa.concat_tables([one.mended for one in found.values()])
-    if adopt and mended.num_rows:
-        store.table(FAILURES).merge(FAILURES.schema.empty_table(), delete_keys=mended)
+    mended = [one.mended for one in found.values() if one.mended.num_rows]
+    if adopt and mended:
+        store.table(FAILURES).merge(FAILURES.schema.empty_table(), delete_keys=pa.concat_tables(mended))
     return found
 
 
