@@ -99,8 +99,9 @@ def _show_results(store: Any, results: list[dict[str, Any]], *, json: bool) -> N
 
 def _run_plan(store: Any, plan: Any) -> dict[str, Any]:
     """An empty plan starts no flow: importing Prefect and starting its server takes longer than finding that out."""
-    from miar.pipeline.refresh import lay_out, running_job
+    from miar.pipeline.refresh import lay_out, refuse_if_taken, running_job
 
+    refuse_if_taken(store, plan)
     folder = lay_out(store, plan)
     if plan.is_empty:
         with running_job(store, folder) as (_, result):

@@ -1,6 +1,8 @@
 """Commands that bring tables in and take them out: import table, import mmsa, import csd, export."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,9 +51,8 @@ def import_table(
 
     columns = parse_pairs(labels or (), "--labels")
     features = [_feature_column(text) for text in feature or ()]
-    result = run(
-        _store_for([file], store), file, corpus_id=corpus_id, labels=columns, features=features, id_column=id_column
-    )
+    with _store_for([file], store) as into:
+        result = run(into, file, corpus_id=corpus_id, labels=columns, features=features, id_column=id_column)
     _print(result, json)
 
 
@@ -71,7 +72,9 @@ def import_mmsa(
     """
     from miar.interchange.import_mmsa import import_mmsa as run
 
-    _print(run(_store_for([file], store), file, corpus_id=corpus_id, prefix=prefix), json)
+    with _store_for([file], store) as into:
+        result = run(into, file, corpus_id=corpus_id, prefix=prefix)
+    _print(result, json)
 
 
 @imports.command("csd")
@@ -99,18 +102,27 @@ def import_csd(
 
     roots = parse_pairs(labels or (), "--labels")
     features = [_feature_column(text, with_times=False) for text in feature or ()]
-    result = run(_store_for(files, store), files, corpus_id=corpus_id, labels=roots, features=features, words=words)
+    with _store_for(files, store) as into:
+        result = run(into, files, corpus_id=corpus_id, labels=roots, features=features, words=words)
     _print(result, json)
 
 
-def _store_for(files: Sequence[str], store: str) -> "Store":
-    """The store to import into, made if it is not there; a mistyped file leaves no store behind."""
-    from storage import Store
+@contextmanager
+def _store_for(files: Sequence[str], store: str) -> Iterator["Store"]:
+    """The store to import into, made if it is not there; a file that cannot be imported leaves no empty one behind."""
+    from storage import CLIPS, Store
 
     for file in files:
         if not Path(file).exists():
             raise UserError(f"there is no file {file} to import: check its name")
-    return Store.create(store)
+    is_new = "://" not in store and not Path(store).expanduser().exists()
+    into = Store.create(store)
+    try:
+        yield into
+    except UserError:
+        if is_new and not into.table(CLIPS).count():
+            shutil.rmtree(Path(store).expanduser())
+        raise
 
 
 def _print(result: "ImportResult", json: bool) -> None:

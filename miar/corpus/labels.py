@@ -70,7 +70,8 @@ class LabelBook:
         unknown = np.flatnonzero(~found)
         if len(unknown):
             shown = [" ".join(map(str, table.row(row, *key))) for row in unknown[:_EXAMPLES].tolist()]
-            message = f"{len(unknown)} rows find no clip by {', '.join(key)}: {'; '.join(shown)}"
+            rows_lost = "1 row has" if len(unknown) == 1 else f"{len(unknown)} rows have"
+            message = f"{rows_lost} no clip by {', '.join(key)}: {'; '.join(shown)}"
             self._report(table, "label_without_clip", message)
         self.add_rows(table, rows, at)
 

@@ -171,9 +171,7 @@ def plan_feature_sets(
     """
     _refuse_twins(feature_sets)
     if root is not None:
-        listing, known = listed_corpus(store, config, root, corpus_id)
-        changes = catalogue.compare(store, listing, known, config.corpus.max_lost_share)
-        unsegmented = len(listing.unsegmented)
+        changes, unsegmented = _read_corpus(store, config, root, corpus_id)
     else:
         assert corpus_id is not None
         changes, unsegmented = _imported_corpus(store, corpus_id), 0
@@ -235,6 +233,15 @@ def listed_corpus(
         None if segmenter is None else segmenter_id(segmenter),
     )
     return listing, known
+
+
+def _read_corpus(
+    store: Store, config: PipelineConfig, root: str, corpus_id: str | None
+) -> tuple[CatalogueChanges, int]:
+    """What changed, and how many files have to be cut first. The listing of a million clips is let go of here."""
+    listing, known = listed_corpus(store, config, root, corpus_id)
+    changes = catalogue.compare(store, listing, known, config.corpus.max_lost_share)
+    return changes, len(listing.unsegmented)
 
 
 def _imported_corpus(store: Store, corpus_id: str) -> CatalogueChanges:

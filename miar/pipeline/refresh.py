@@ -86,6 +86,17 @@ def running_job(store: Store, folder: Path) -> Iterator[tuple[Job, dict[str, Any
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def refuse_if_taken(store: Store, plan: RefreshPlan) -> None:
+    """Find out now, and not when everything has been started, that another refresh makes the same.
+
+    Raises:
+        StoreError: it does.
+    """
+    for feature_set in plan.feature_sets:
+        with store.lock(lock_name(plan.corpus_id, feature_set)):
+            pass
+
+
 @contextmanager
 def _feature_set_locks(store: Store, job: Job) -> Iterator[None]:
     """All of them or none, in one order for everybody. Refreshes of other extractors may run beside this one."""

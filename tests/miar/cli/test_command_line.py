@@ -1,6 +1,7 @@
 """What commands print and refuse, as a person or a script meets it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,3 +84,24 @@ def test_status_counts_clips_that_are_there(miar, tmp_path: Path):
     assert [one["clips"] for one in found["corpora"]] == [2]
     assert [one["clips"] for one in found["features"]] == [{"ok": 2}] * 3
     assert [one["clips"] for one in found["scores"]] == [2]
+
+
+def test_a_table_that_cannot_be_imported_leaves_no_store(miar, tmp_path):
+    (tmp_path / "empty.csv").touch()
+    _assert_one_line(miar("import", "table", tmp_path / "empty.csv", "--store", tmp_path / "store"), "empty")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_refresh_of_what_another_makes_is_refused_before_anything_is_started(miar, tmp_path, monkeypatch):
+    from miar.features.configs import OpenSmileConfig
+    from miar.features.registry import feature_set_of
+    from miar.pipeline.refresh import lock_name
+
+    monkeypatch.setitem(sys.modules, "flows.refresh_features", None)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.wav").write_bytes(b"RIFF")
+    store = Store.create(tmp_path / "store")
+    with store.lock(lock_name("corpus", feature_set_of(OpenSmileConfig()))):
+        found = miar("refresh", tmp_path / "corpus", "--store", tmp_path / "store", "--only", "audio")
+    _assert_one_line(found, "refresh of opensmile")
+    assert not list((tmp_path / "store" / "_staging").glob("*"))
