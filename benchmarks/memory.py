@@ -107,7 +107,8 @@ def write_piece(path: Path) -> Path:
         source.seek(0)
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=RATE)
         heard = [part.to_ndarray()[0] for frame in source.decode(audio=0) for part in resampler.resample(frame)]
-        samples = np.resize(np.concatenate(heard), PIECE_S * RATE)
+        # A little less than the pictures: an encoder adds packets before and behind, which must not run into the next.
+        samples = np.resize(np.concatenate(heard), (PIECE_S * RATE // 1024 - 2) * 1024)
         canvas = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
         left = (SIZE[0] - SIZE[1]) // 2
         for number in range(PIECE_S * FPS):
@@ -129,14 +130,13 @@ def repeated(piece: Path, path: Path, times: int) -> Path:
     import av
 
     with av.open(str(path), "w") as output:
-        streams: dict[int, Any] = {}
+        with av.open(str(piece)) as source:  # every stream before the first packet
+            streams = {one.index: output.add_stream_from_template(one) for one in source.streams}
         for number in range(times):
             with av.open(str(piece)) as source:
                 for packet in source.demux():
                     if packet.dts is None:
                         continue
-                    if packet.stream.index not in streams:
-                        streams[packet.stream.index] = output.add_stream_from_template(packet.stream)
                     shift = round(number * PIECE_S / packet.time_base)
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = streams[packet.stream.index]
